@@ -1,0 +1,54 @@
+# One command to see it (make demo), one to trust it (make test). Both set up what they need in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+MEMBERS ?= 2000
+SEEDS ?= 500
+FIRST_SEED ?= 1
+
+.PHONY: demo test check proto proto-check bench soak lock clean
+
+$(READY): requirements.lock requirements-bootstrap.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.lock
+	@UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock requirements-bootstrap.lock
+	@UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## a whole tree on this machine; MEMBERS=n, KEEP=1
+	@$(BIN)/dongbo demo --members $(MEMBERS) $(if $(KEEP),--keep)
+
+test: $(READY)
+	@$(BIN)/python -m pytest -q
+
+check: $(READY) proto-check
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_layers.py tests/test_repository.py
+
+PROTOS := $(wildcard proto/dongbo/v1/*.proto)
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto $(PROTOS)
+
+proto: $(READY)  ## regenerate the code that is made from the .proto files
+	@$(PROTOC) --python_out=proto --pyi_out=proto
+
+proto-check: $(READY)  ## generated code is what the .proto files say; buf where node is present
+	@rm -rf .drift && mkdir .drift && $(PROTOC) --python_out=.drift --pyi_out=.drift
+	@for f in $$(cd .drift && find . -type f); do cmp -s .drift/$$f proto/$$f || { echo "proto/$$f is stale: run 'make proto'"; rm -rf .drift; exit 1; }; done; rm -rf .drift
+	@$(BIN)/python tests/buf.py
+
+bench: $(READY)
+	@$(BIN)/python -m bench
+
+soak: $(READY)
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+
+lock: $(READY)  ## pin the newest versions that pyproject.toml admits
+	@UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
+	@echo uv | UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header - -o requirements-bootstrap.lock
+
+clean:
+	@rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

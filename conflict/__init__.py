@@ -1,0 +1,1 @@
+"""Writes, registers and merge policies: pure, and importing nothing else of ours."""

@@ -1,0 +1,132 @@
+"""The parent's side of its links: a server that children dial.
+
+Role: prove who calls; run a session, or answer an enrolment.
+Reach: grpc, node.session, node.enrolment. Invariant: an invitation's certificate may call Enrol and nothing else, a
+node's may not.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from node.enrolment import answer
+from node.link import StreamLink
+from node.local import Node, now_ms
+from node.session import Session
+from node.storage import peers
+from node.storage.certificates import keep_path
+from node.transport import (
+    SERVER_OPTIONS,
+    SERVICE,
+    bind,
+    handlers,
+    peer_of,
+    refuse,
+    server_credentials,
+)
+from sync_engine.certificates import Certified
+from sync_engine.errors import BadCertificate, Fenced, LinkFault, OutOfScope, ReplicationError
+from sync_engine.names import parent_of
+
+log = structlog.get_logger()
+
+GRACE_S = 5.0
+"""How long a stop waits for running sessions: what they have acknowledged is safe in any case."""
+
+
+class ChildLinks:
+    """The server of one node. Raises PortTaken when it cannot listen."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.busy: set[str] = set()
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=None)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers(
+            [
+                handlers(
+                    [
+                        ("Exchange", grpc.stream_stream_rpc_method_handler(self._exchange)),
+                        ("Enrol", grpc.unary_unary_rpc_method_handler(self._enrol)),
+                    ]
+                )
+            ]
+        )
+        keys = node.keys
+        credentials = server_credentials(key=keys.tls_key_pem, chain=keys.tls_chain_pem, root=keys.tls_root_pem)
+        self.port = bind(self._server, node.config.listen, credentials)
+
+    async def start(self) -> None:
+        await self._server.start()
+        await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(GRACE_S)
+
+    async def _exchange(self, _requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        caller = ""
+        try:
+            certified = self._caller(context)
+            caller = certified.unit
+            if certified.enrolment or parent_of(caller) != self.node.config.unit:
+                raise OutOfScope(f"{caller} is not a child of {self.node.config.unit}")
+            if caller in self.busy:
+                raise LinkFault(f"a session with {caller} is under way already")
+            await self._session(certified, context)
+        except Fenced as fault:
+            await self.node.database.write(peers.note_fenced, caller, str(fault))
+            log.warning("child fenced", unit=caller, reason=str(fault))
+            await refuse(context, fault)
+        except ReplicationError as fault:
+            log.warning("session failed", unit=caller or context.peer(), reason=str(fault))
+            if caller:
+                await self.node.database.write(peers.note_failure, caller, now_ms(), str(fault))
+            await refuse(context, fault)
+
+    async def _session(self, certified: Certified, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        unit = certified.unit
+        self.busy.add(unit)
+        try:
+            await self.node.database.write(keep_path, certified.path, self.node.context.tree_id)
+            link = StreamLink(context.read, context.write)
+            session = Session(self.node, link, child=unit, peer=unit, progress=lambda _summary: None)
+            try:
+                summary = await session.run()
+            finally:
+                link.close()
+            log.info(
+                "session",
+                unit=unit,
+                received=summary.received_batches,
+                sent=summary.sent_batches,
+                rows=summary.applied_rows,
+                seconds=round(summary.seconds, 3),
+            )
+        finally:
+            self.busy.discard(unit)
+
+    async def _enrol(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        try:
+            certified = self._caller(context)
+            if not certified.enrolment:
+                raise BadCertificate("only an invitation may enrol a unit")
+            response = await answer(self.node, certified, request)
+            log.info("enrolled", unit=certified.unit)
+            return response
+        except ReplicationError as fault:
+            log.warning("enrolment refused", reason=str(fault))
+            await refuse(context, fault)
+        return b""  # not reached: refuse() ends the call
+
+    def _caller(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Certified:
+        keys = self.node.keys
+        return peer_of(context, keys.tree_id, keys.node_path[-1], datetime.now(UTC))

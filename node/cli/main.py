@@ -1,0 +1,299 @@
+"""``dongbo``: the command line. Imports are kept late, so that help appears at once.
+
+Role: options in, one command, an exit status: 0 done, 1 refused or failed, 2 usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node import __version__
+from node.messages import say
+
+HOME = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="DONGBO_HOME",
+    required=True,
+    help="The node's home. DONGBO_HOME says it once for all commands.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+
+
+class Group(click.Group):
+    """Turns typed errors into one line, and what to do, and exit status 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)  # in the order in which they are needed, not of the alphabet
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from sync_engine.errors import ReplicationError
+
+        answer = None
+        try:
+            answer = super().invoke(ctx)
+        except ReplicationError as error:
+            click.echo(say("error", message=error), err=True)
+            if error.hint:
+                click.echo(say("hint", hint=error.hint), err=True)
+        except OSError as error:
+            click.echo(say("error", message=f"{error.filename or ''}: {error.strerror}".lstrip(": ")), err=True)
+        else:
+            return answer
+        return ctx.exit(1)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="dongbo")
+def main() -> None:
+    """Keeps a register of members in step between the units of an administration.
+
+    \b
+    A new tree:     dongbo init --unit vn --name "Trung ương" --listen 0.0.0.0:7470
+    A unit below:   dongbo invite hue --name "Thành phố Huế"       (on the parent)
+                    dongbo join TOKEN                              (on the new unit's machine)
+    Every day:      dongbo run, dongbo status, dongbo conflicts
+    """
+
+
+def execute(home: Path, name: str, arguments: Mapping[str, Any], progress: Callable[[Mapping[str, Any]], None]) -> Any:
+    """Run a command through the service if one runs on the home, else directly under the home's lock."""
+    return asyncio.run(_execute(home, name, arguments, progress))
+
+
+async def _execute(
+    home: Path, name: str, arguments: Mapping[str, Any], progress: Callable[[Mapping[str, Any]], None]
+) -> Any:
+    from node.private_socket import ask
+
+    try:
+        return await ask(home, name, arguments, progress)
+    except ConnectionError:
+        pass
+    from node import platform
+    from node.commands import commands
+    from node.config import load
+    from node.local import Node
+    from node.logs import configure
+
+    configure(quiet=True)
+    load(home)  # says that there is no node before a lock file is made
+    with platform.HomeLock(home):
+        node = await Node.open(home)
+        try:
+            return await commands()[name](node, arguments, progress)
+        finally:
+            await node.close()
+
+
+def show_json(document: Any) -> None:
+    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def no_progress(_progress: Mapping[str, Any]) -> None:
+    """Where nobody is watching."""
+
+
+def teller(key: str, *, silent: bool) -> Callable[[Mapping[str, Any]], None]:
+    """Progress on one line of a terminal; silent for programs and files."""
+    if silent or not sys.stderr.isatty():
+        return no_progress
+
+    def tell(progress: Mapping[str, Any]) -> None:
+        click.echo("\r\x1b[K" + say(key, **progress), nl=False, err=True)
+
+    return tell
+
+
+def clear_progress() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _schedule(every: float | None) -> Any:
+    from node.config import Schedule
+
+    return Schedule() if every is None else Schedule(every_s=every, jitter_s=min(5.0, every / 10))
+
+
+@main.command()
+@HOME
+@click.option("--unit", "label", required=True, help="The root's short name, such as vn.")
+@click.option("--name", required=True, help="Its name as people know it.")
+@click.option("--listen", default="0.0.0.0:7470", show_default=True, help="Where to wait for children, HOST:PORT.")
+@click.option("--address", default="", help="What children dial, where it differs from --listen.")
+@click.option(
+    "--registry", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Tables and fields, TOML."
+)
+@click.option("--every", type=float, hidden=True)
+def init(
+    home: Path, label: str, name: str, listen: str, address: str, registry: Path | None, every: float | None
+) -> None:
+    """Make the root of a new tree, with the shipped register of members unless told otherwise."""
+    from node import setup
+
+    config = setup.init(
+        home, label, name, setup.read_registry(registry), listen=listen, address=address, schedule=_schedule(every)
+    )
+    click.echo(say("init.done", unit=config.unit, name=config.name))
+    click.echo(say("init.next"))
+
+
+@main.command()
+@HOME
+@click.argument("label")
+@click.option("--name", required=True, help="The unit's name as people know it.")
+@click.option("--ttl", "ttl_hours", default=168.0, show_default=True, help="Hours until the invitation expires.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the invitation to a file.")
+@JSON
+def invite(home: Path, label: str, name: str, ttl_hours: float, out: Path | None, as_json: bool) -> None:
+    """On the parent: invite the unit LABEL to join below this one. The invitation is good for one machine, once."""
+    made = execute(home, "invite", {"label": label, "name": name, "ttl_hours": ttl_hours}, no_progress)
+    if out is not None:
+        from node.platform import write_private
+
+        write_private(out, made["token"].encode())
+    if as_json:
+        show_json(made)
+        return
+    if out is not None:
+        click.echo(say("invite.written", file=out))
+        return
+    until = datetime.fromisoformat(made["expires"]).astimezone().strftime("%d/%m/%Y %H:%M")
+    click.echo(say("invite.done", unit=made["unit"], name=made["name"], until=until), err=True)
+    click.echo(made["token"])
+    click.echo(say("invite.next"), err=True)
+
+
+@main.command()
+@HOME
+@click.argument("invitation")
+@click.option("--listen", default="", help="Where to wait for this unit's own children, HOST:PORT; empty: it has none.")
+@click.option("--every", type=float, hidden=True)
+def join(home: Path, invitation: str, listen: str, every: float | None) -> None:
+    """On the new unit's machine: join the tree with an INVITATION, a token or the file that holds it."""
+    from node import setup
+    from node.invitation import ANY_VERSION, decode
+
+    token = invitation
+    if not ANY_VERSION.match(invitation.strip()):
+        token = Path(invitation).read_text(encoding="ascii", errors="replace")
+    config = asyncio.run(setup.join(home, decode(token), listen=listen, schedule=_schedule(every)))
+    click.echo(say("join.done", unit=config.unit, name=config.name))
+    click.echo(say("join.next"))
+
+
+@main.command()
+@HOME
+def run(home: Path) -> None:
+    """Run the node: wait for children, keep in step with the parent. SIGTERM or Ctrl-C ends it cleanly."""
+    from node.logs import configure
+    from node.service import serve
+
+    configure(quiet=False)
+    asyncio.run(serve(home))
+
+
+@main.command()
+@HOME
+@JSON
+def sync(home: Path, as_json: bool) -> None:
+    """One exchange with the parent now: everything sealed here goes up, everything new comes down."""
+    from sync_engine.errors import ReplicationError
+
+    try:
+        done = execute(home, "sync", {}, teller("sync.progress", silent=as_json))
+    except ReplicationError as error:
+        clear_progress()
+        if as_json:
+            zero = dict.fromkeys(
+                ("sent_batches", "sent_bytes", "received_batches", "received_bytes", "applied_rows", "conflicts"), 0
+            )
+            show_json({"ok": False, "peer": None, **zero, "seconds": 0.0, "error": str(error)})
+        raise
+    clear_progress()
+    if as_json:
+        show_json(done)
+    elif done["sent_batches"] or done["received_batches"]:
+        words = {"peer": done["peer"], "sent": done["sent_batches"], "received": done["received_batches"]}
+        click.echo(say("sync.done", **words, rows=done["applied_rows"], seconds=done["seconds"]))
+    else:
+        click.echo(say("sync.same", peer=done["peer"], seconds=done["seconds"]))
+    for reason in done["refused"] if not as_json else ():
+        click.echo(say("sync.refused", reason=reason), err=True)
+    if done["conflicts"] and not as_json:
+        click.echo(say("sync.conflicts", count=done["conflicts"]))
+    if not done["ok"]:
+        raise SystemExit(1)
+
+
+@main.command()
+@HOME
+@JSON
+@click.option("--tree", is_flag=True, help="The units below as a tree.")
+@click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
+def status(home: Path, as_json: bool, tree: bool, watch: bool) -> None:
+    """How this node stands: its parent, its children, and what needs a person."""
+    if as_json:
+        show_json(execute(home, "status", {}, no_progress))
+        return
+    from node.cli.views import show_status
+
+    show_status(lambda: execute(home, "status", {"brief": True}, no_progress), tree=tree, watch=watch)
+
+
+@main.command()
+@HOME
+@JSON
+@click.option("--open", "only_open", is_flag=True, help="Only those that wait for a person.")
+def conflicts(home: Path, as_json: bool, only_open: bool) -> None:
+    """Fields that two units changed without knowing of each other: what won, what lost, and why."""
+    found = execute(home, "conflicts", {"open": only_open}, no_progress)
+    if as_json:
+        show_json(found)
+        return
+    from node.cli.views import show_conflicts
+
+    show_conflicts(found)
+
+
+@main.command()
+@HOME
+@JSON
+def verify(home: Path, as_json: bool) -> None:
+    """Prove every stored batch against the certificate of the unit that sealed it."""
+    proof = execute(home, "verify", {}, teller("verify.progress", silent=as_json))
+    clear_progress()
+    if as_json:
+        show_json(proof)
+    elif proof["ok"]:
+        click.echo(say("verify.ok", batches=proof["batches"]))
+    else:
+        click.echo(say("verify.bad", bad=len(proof["bad"]), batches=proof["batches"]))
+        for each in proof["bad"]:
+            click.echo("  {origin}@{epoch} {scope} {seq}: {reason}".format(**each))
+    if not proof["ok"]:
+        raise SystemExit(1)
+
+
+@main.command()
+@HOME
+@JSON
+def units(home: Path, as_json: bool) -> None:
+    """The units this node knows of."""
+    found = execute(home, "units", {}, no_progress)
+    if as_json:
+        show_json(found)
+        return
+    from node.cli.views import show_units
+
+    show_units(found)

@@ -1,0 +1,33 @@
+"""The commands, each one function of an open node: the same whether the service runs them or the command line does.
+
+Role: names to functions. A command takes JSON-able arguments and gives a JSON-able answer; ``progress`` may be called
+meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+from node.local import Node
+
+Progress: TypeAlias = Callable[[Mapping[str, Any]], None]
+Command: TypeAlias = Callable[[Node, Mapping[str, Any], Progress], Awaitable[Any]]
+
+
+def commands() -> Mapping[str, Command]:
+    """Every command by name."""
+    from node.commands.exchange import sync
+    from node.commands.journal import conflicts
+    from node.commands.proof import verify
+    from node.commands.state import status
+    from node.commands.tree import invite, units
+
+    return {
+        "status": status,
+        "sync": sync,
+        "conflicts": conflicts,
+        "verify": verify,
+        "units": units,
+        "invite": invite,
+    }

@@ -1,0 +1,31 @@
+"""``dongbo invite`` and ``dongbo units``: the tree as seen from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from node.commands import Progress
+from node.enrolment import invite as make_invitation
+from node.invitation import encode
+from node.local import Node
+from node.storage import report
+
+
+async def invite(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
+    """A one-time invitation: ``token``, for whom, and until when."""
+    ttl = timedelta(hours=float(arguments["ttl_hours"]))
+    made = await make_invitation(node, str(arguments["label"]), str(arguments["name"]), ttl)
+    return {
+        "token": encode(made),
+        "unit": made.unit,
+        "name": made.name,
+        "address": made.address,
+        "expires": made.expires.isoformat(),
+    }
+
+
+async def units(node: Node, _arguments: Mapping[str, Any], _progress: Progress) -> list[dict[str, Any]]:
+    """Every unit this node knows of."""
+    return await node.database.read(report.units, node.context)

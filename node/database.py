@@ -1,0 +1,103 @@
+"""Runs storage functions for the service: reads side by side, writes one at a time and with pauses.
+
+Role: transactions, the writer's turn, errors of the disk in words.
+Reach: node.storage. Invariant: no write transaction is longer than WRITE_MS_MAX by design, and none follows another
+for so long that a foreign client with a busy timeout of a second is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from node.storage.engine import open_async_engine
+from sync_engine.errors import DiskFull, LocalFault
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BUSY_SPELL_S = 0.6
+"""So long may our write transactions follow one another ..."""
+
+REST_S = 0.11
+"""... before we rest for so long. SQLite's busy handler tries again every 100 ms at most, so within a second a
+waiting client meets a rest for certain; the price is a tenth of a long catch-up."""
+
+
+class StoreFault(LocalFault):
+    """The database could not be read or written."""
+
+    default_hint = "look at the disk; if it is sound, run 'dongbo verify'"
+
+
+class _Pacer:
+    """Counts how long we have been writing without a rest."""
+
+    def __init__(self) -> None:
+        self._spell_began = self._last_ended = 0.0
+
+    async def before(self) -> None:
+        now = time.monotonic()
+        if now - self._last_ended >= REST_S:
+            self._spell_began = now
+        elif now - self._spell_began > BUSY_SPELL_S:
+            await asyncio.sleep(REST_S)
+            self._spell_began = time.monotonic()
+
+    def after(self) -> None:
+        self._last_ended = time.monotonic()
+
+
+class Database:
+    """One node's database, open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine: AsyncEngine = open_async_engine(path)
+        self._writer = asyncio.Lock()
+        self._pacer = _Pacer()
+
+    async def read(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run ``work(connection, ...)`` on a consistent snapshot."""
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execution_options(reads_only=True)
+                return await connection.run_sync(work, *args, **kwargs)
+        except DBAPIError as error:
+            raise fault_of(error) from error
+
+    async def write(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run ``work(connection, ...)`` in a write transaction, durable on return; nothing is changed if it raises."""
+        try:
+            async with self._writer:
+                await self._pacer.before()
+                try:
+                    async with self._engine.begin() as connection:
+                        return await connection.run_sync(work, *args, **kwargs)
+                finally:
+                    self._pacer.after()
+        except DBAPIError as error:
+            raise fault_of(error) from error
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+def fault_of(error: DBAPIError) -> LocalFault:
+    """A database error in words an operator can act on; statements and values stay out of it."""
+    text = str(error.orig)
+    if "disk is full" in text:
+        return DiskFull("there is no space left for the database")
+    if "locked" in text:
+        return StoreFault(
+            "another program has kept the database locked for a minute",
+            hint="find the program that has not ended its transaction, and end it",
+        )
+    return StoreFault(f"the database refused: {text.splitlines()[0][:200]}")

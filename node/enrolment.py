@@ -1,0 +1,161 @@
+"""Invitations and their spending, on the parent.
+
+Role: invite a unit; certify its keys once.
+Reach: node.invitation, node.storage. Invariant: an invitation is recorded as spent in the transaction that stores
+what it brought; the same request again gets the same answer, another request is refused.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+from dongbo.v1 import sync_pb2
+from google.protobuf.message import DecodeError
+from sqlalchemy import Connection
+
+from conflict.values import Epoch, UnitPath
+from node import invitation as invitations
+from node.invitation import Invitation
+from node.keys import KeyStore
+from node.local import Node
+from node.storage.certificates import keep_path
+from node.storage.context import Context
+from node.storage.engine import execute
+from node.storage.registries import adopt_units, current_registry
+from node.storage.sealing import seal_all
+from node.storage.setup import name_unit
+from sync_engine.batch import epoch_from_wire
+from sync_engine.certificates import Certified
+from sync_engine.errors import BadCertificate, BadName, LocalFault, Malformed, RemoteFault
+from sync_engine.names import check_label, check_unit
+from sync_engine.wire import guard
+
+REQUEST_BYTES_MAX = 16 * 1024
+
+
+class NoAddress(LocalFault):
+    """Children cannot be told where to call."""
+
+    default_hint = "set 'listen' (and 'address', where children dial another) in node.toml and start the service again"
+
+
+class UnitTaken(LocalFault):
+    """A unit has a node already."""
+
+    default_hint = "to replace a lost node, run 'dongbo recover --from-parent' there"
+
+
+class InvitationSpent(RemoteFault):
+    """The invitation was used with other keys, has expired, or was never made here."""
+
+    default_hint = "ask the parent unit for a new invitation ('dongbo invite')"
+
+
+async def invite(node: Node, label: str, name: str, ttl: timedelta) -> Invitation:
+    """Make a one-time invitation for a child, and name the child in its scope. Raises NoAddress, UnitTaken, BadName."""
+    address = node.config.address_for_children
+    if not address:
+        raise NoAddress(f"{node.config.unit} does not say where its children reach it")
+    check_label(label)
+    expires = datetime.now(UTC) + ttl
+    return await node.database.write(_invite, node.context, node.keys, label, name, address, expires)
+
+
+def _invite(
+    connection: Connection, context: Context, keys: KeyStore, label: str, name: str, address: str, expires: datetime
+) -> Invitation:
+    unit = check_unit(f"{label}.{context.unit}")
+    registry = current_registry(connection, context)
+    if unit.count(".") > registry.deepest:
+        raise BadName(
+            f"{unit} would lie deeper than the registry's levels",
+            hint=f"the deepest level is {registry.level_name(registry.deepest)}",
+        )
+    _check_free(connection, unit)
+    made = invitations.create(keys, label, name, address, expires)
+    execute(
+        connection,
+        "INSERT INTO _invitation (certificate, unit, name, expires_ms) VALUES (?, ?, ?, ?)",
+        (sha256(made.path[0]).digest(), unit, name, int(expires.timestamp() * 1000)),
+    )
+    execute(connection, "INSERT OR IGNORE INTO _writable_unit (unit) VALUES (?)", (unit,))
+    name_unit(connection, unit, name)
+    seal_all(connection, context)
+    adopt_units(connection, context)
+    return made
+
+
+def _check_free(connection: Connection, unit: UnitPath) -> None:
+    """One unit, one node: a second is a recovery, which is asked for by name."""
+    if execute(connection, "SELECT 1 FROM _certificate WHERE unit = ? LIMIT 1", (unit,)).scalar() is not None:
+        raise UnitTaken(f"{unit} has a node already")
+
+
+async def answer(node: Node, caller: Certified, request: bytes) -> bytes:
+    """Certify a child's keys. Raises InvitationSpent, UnitTaken, BadCertificate or Malformed; nothing is changed
+    then."""
+    if len(request) > REQUEST_BYTES_MAX:
+        raise Malformed("an enrolment request is too large")
+    guard(request, {1: 1, 2: 1, 3: 1, 4: 1})
+    try:
+        wire = sync_pb2.EnrolRequest.FromString(request)
+    except DecodeError as error:
+        raise Malformed("an enrolment request does not parse") from error
+    return await node.database.write(_answer, node.context, node.keys, caller, wire, sha256(request).digest())
+
+
+def _answer(
+    connection: Connection,
+    context: Context,
+    keys: KeyStore,
+    caller: Certified,
+    wire: sync_pb2.EnrolRequest,
+    digest: bytes,
+) -> bytes:
+    found = execute(
+        connection, "SELECT unit, name, request, response FROM _invitation WHERE certificate = ?", (caller.sha256,)
+    ).one_or_none()
+    if found is None or found[0] != caller.unit:
+        raise InvitationSpent("this invitation was not made here")
+    _unit, name, spent_by, response = found
+    if spent_by is not None:
+        if spent_by == digest:
+            return bytes(response)  # the first answer was lost on the way
+        raise InvitationSpent("this invitation has been used")
+    try:
+        _check_free(connection, caller.unit)
+    except UnitTaken as fault:
+        raise InvitationSpent(str(fault), hint=fault.hint) from fault
+    epoch = Epoch(epoch_from_wire(wire.epoch))
+    path, ca = _granted(connection, context, keys, caller.unit, epoch, wire)
+    keep_path(connection, path, context.tree_id)
+    made = sync_pb2.EnrolResponse(unit=caller.unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()
+    execute(
+        connection,
+        "UPDATE _invitation SET request = ?, response = ? WHERE certificate = ?",
+        (digest, made, caller.sha256),
+    )
+    return made
+
+
+def _granted(
+    connection: Connection,
+    context: Context,
+    keys: KeyStore,
+    unit: UnitPath,
+    epoch: Epoch,
+    wire: sync_pb2.EnrolRequest,
+) -> tuple[tuple[bytes, ...], bytes]:
+    try:
+        return invitations.grant(
+            keys,
+            unit=unit,
+            epoch=epoch,
+            node_request=wire.node_request,
+            ca_request=wire.ca_request,
+            deepest_level=current_registry(connection, context).deepest,
+            now=datetime.now(UTC),
+        )
+    except LocalFault as fault:
+        raise BadCertificate(str(fault), hint=fault.hint) from fault

@@ -1,0 +1,49 @@
+"""Frames over one gRPC stream, the same for both ends.
+
+Role: a reader of its own feeds a short queue, because giving up a pending read of grpc.aio gives up the whole call.
+Reach: asyncio. Invariant: at most ``AHEAD`` frames are held beyond what the session has taken; gRPC's flow control does
+the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+AHEAD = 2
+
+
+class StreamLink:
+    """``read`` gives bytes, or anything else at the stream's end; ``write`` sends bytes."""
+
+    def __init__(self, read: Callable[[], Awaitable[Any]], write: Callable[[bytes], Awaitable[None]]) -> None:
+        self._read, self._write = read, write
+        self._frames: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(maxsize=AHEAD)
+        self._reader = asyncio.create_task(self._feed())
+
+    async def _feed(self) -> None:
+        try:
+            while isinstance(data := await self._read(), bytes):
+                await self._frames.put(data)
+            await self._frames.put(None)
+        except Exception as error:
+            await self._frames.put(error)
+
+    async def send(self, data: bytes) -> None:
+        await self._write(data)
+
+    async def receive(self) -> bytes | None:
+        """The next frame; None at the end. Raises what the stream ended with. May be cancelled without harm."""
+        frame = await self._frames.get()
+        if isinstance(frame, BaseException):
+            raise frame
+        return frame
+
+    async def drain(self) -> None:
+        """Take in what the other side still has on the way, up to the stream's end."""
+        while await self.receive() is not None:
+            pass
+
+    def close(self) -> None:
+        self._reader.cancel()

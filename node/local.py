@@ -1,0 +1,116 @@
+"""One node, open for work: its home, its identity, its database.
+
+Role: what commands and the service share; the verbs seal and take, each in transactions of its own.
+Reach: node.storage, node.keys, node.config.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import Connection
+
+from conflict.values import Head
+from node import config as configs
+from node.config import Config
+from node.database import Database
+from node.keys import KeyStore
+from node.storage.apply import Applied
+from node.storage.certificates import keep_path
+from node.storage.context import Context
+from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
+from node.storage.sealing import Sealed, seal_next
+from node.storage.setup import open_database
+from sync_engine.chunks import SALT_BYTES
+from sync_engine.errors import RuleBroken
+
+
+def now_ms() -> int:
+    """Wall time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def context_of(keys: KeyStore) -> Context:
+    """This node's identity with real chance and time."""
+    return Context(
+        unit=keys.unit,
+        epoch=keys.epoch,
+        tree_id=keys.tree_id,
+        sign=keys.signer(),
+        salt=lambda: secrets.token_bytes(SALT_BYTES),
+        now_ms=now_ms,
+    )
+
+
+def database_path(home: Path) -> Path:
+    return home / "dongbo.db"
+
+
+@dataclass
+class Node:
+    """A home that has been set up. Made with ``open``; whoever opens it holds the home's lock."""
+
+    home: Path
+    config: Config
+    keys: KeyStore
+    context: Context
+    database: Database
+
+    @classmethod
+    async def open(cls, home: Path) -> Self:
+        """Raises NotSetUp, BadConfig or KeyFault."""
+        config = configs.load(home)
+        keys = KeyStore.load(home)
+        node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
+        await node.database.write(_start, node.context, keys.node_path)
+        return node
+
+    async def close(self) -> None:
+        await self.database.close()
+
+    async def seal(self) -> int:
+        """Seal everything pending, one batch a transaction; returns how many batches."""
+        count = 0
+        while (step := await self.database.write(seal_next, self.context)) is not None:
+            count += step.head is not None
+        return count
+
+    async def verify(self, data: bytes) -> Verified:
+        """Prove a batch. Raises a RemoteFault."""
+        return await self.database.read(verify, self.context, data)
+
+    async def take(self, verified: Verified) -> Outcome:
+        """Store a batch, and apply it if its causes are here; what is pending is sealed before."""
+        while True:
+            try:
+                return await self.database.write(take, self.context, verified)
+            except SealFirst:
+                await self.seal()
+
+    async def apply_ready(self) -> Applied:
+        """Apply held batches that wait no longer, one a transaction."""
+        total = Applied()
+        while (stream := await self.database.read(next_ready, self.context)) is not None:
+            try:
+                applied = await self.database.write(apply_waiting, self.context, stream)
+            except SealFirst:
+                await self.seal()
+                continue
+            except RuleBroken as fault:
+                await self.database.write(refuse, fault)
+                continue
+            total.rows += applied.rows
+            total.conflicts += applied.conflicts
+        return total
+
+
+def _start(connection: Connection, context: Context, path: tuple[bytes, ...]) -> None:
+    open_database(connection, context)
+    keep_path(connection, path, context.tree_id)
+
+
+__all__ = ["Head", "Node", "Sealed", "context_of", "database_path", "now_ms"]

@@ -1,0 +1,120 @@
+"""The child's side of a link: dial the parent, run one session.
+
+Role: one exchange with the parent; one enrolment with an invitation.
+Reach: grpc, node.session. Invariant: whoever answers must hold the parent's certificate; the address alone proves
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+from dongbo.v1 import sync_pb2
+
+from conflict.values import UnitPath
+from node import __version__
+from node.invitation import Invitation
+from node.keys import Pending
+from node.link import StreamLink
+from node.local import Node, now_ms
+from node.session import Session, Summary
+from node.storage import peers
+from node.storage.meta import fence
+from node.transport import ENROL, EXCHANGE, channel_to, error_of
+from sync_engine.errors import Fenced, LinkFault, LocalFault, Malformed, ReplicationError
+from sync_engine.names import parent_of
+
+CONNECT_S = 20.0
+"""How long a connection may take to come about: several retries of a handshake over a slow, lossy line."""
+
+
+class NoParent(LocalFault):
+    """The root has nobody to call."""
+
+    default_hint = "run this on a unit below the root; the root is called by its children"
+
+
+async def sync_with_parent(node: Node, progress: Callable[[Summary], None] = lambda _summary: None) -> Summary:
+    """One exchange with the parent now. Raises NoParent, LinkFault, RemoteFault or Fenced; the reason is kept for
+    status."""
+    parent = parent_of(node.config.unit)
+    if parent is None:
+        raise NoParent(f"{node.config.unit} is the root of its tree")
+    try:
+        return await _dial(node, parent, progress)
+    except Fenced as fault:
+        await node.database.write(fence, str(fault))
+        raise
+    except ReplicationError as fault:
+        await node.database.write(peers.note_failure, parent, now_ms(), str(fault))
+        raise
+
+
+async def _dial(node: Node, parent: UnitPath, progress: Callable[[Summary], None]) -> Summary:
+    address = node.config.parent_address
+    keys = node.keys
+    channel = channel_to(address, parent, key=keys.tls_key_pem, chain=keys.tls_chain_pem, root=keys.tls_root_pem)
+    try:
+        await _connected(channel, address)
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(EXCHANGE)()
+        link = StreamLink(call.read, call.write)
+        session = Session(node, link, child=node.config.unit, peer=parent, progress=progress)
+        try:
+            summary = await session.run()
+            await call.done_writing()
+            await asyncio.wait_for(link.drain(), CONNECT_S)  # the parent's status comes after its last frame
+            return summary
+        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
+            raise LinkFault(f"{address}: the connection broke") from error
+        except TimeoutError:
+            raise LinkFault(f"{address}: the parent did not end the session") from None
+        finally:
+            link.close()
+            call.cancel()
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error, address) from error
+    finally:
+        await channel.close()
+
+
+async def _connected(channel: grpc.aio.Channel, address: str) -> None:
+    """Wait until the handshake is done. Raises LinkFault."""
+    try:
+        await asyncio.wait_for(channel.channel_ready(), CONNECT_S)
+    except TimeoutError:
+        raise LinkFault(
+            f"{address}: no answer in {CONNECT_S:.0f} seconds: the parent is not running, the line is down, or the"
+            " certificates do not fit"
+        ) from None
+
+
+async def enrol(invitation: Invitation, pending: Pending) -> sync_pb2.EnrolResponse:
+    """Ask the parent to certify new keys, with an invitation's one-time certificate. Raises Refused or LinkFault."""
+    channel = channel_to(
+        invitation.address,
+        invitation.parent,
+        key=invitation.key_pem,
+        chain=invitation.tls_chain_pem,
+        root=invitation.tls_root_pem,
+    )
+    request = sync_pb2.EnrolRequest(
+        node_request=pending.node_request,
+        ca_request=pending.ca_request,
+        epoch=int(pending.epoch, 16),
+        software=f"dongbo {__version__}",
+    )
+    try:
+        await _connected(channel, invitation.address)
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENROL)
+        answer = await method(request.SerializeToString(), timeout=CONNECT_S)
+        with contextlib.suppress(ValueError):
+            return sync_pb2.EnrolResponse.FromString(answer)
+        raise Malformed("the parent's answer does not parse")
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error, invitation.address) from error
+    finally:
+        await channel.close()

@@ -1,0 +1,301 @@
+"""Performs one session: what the exchange decides, done over a link.
+
+Role: store what comes, ship what is lacking, both at once.
+Reach: node.local, sync_engine.exchange. The shell has no opinions: every effect comes from the state machine, and
+each result goes back to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+from sqlalchemy import Connection
+
+from conflict.values import Epoch, Head, StreamId, UnitPath, level_of
+from node import __version__
+from node.local import Node, now_ms
+from node.storage import peers
+from node.storage.batches import lacking, read_batch
+from node.storage.certificates import keep_path, path_of
+from node.storage.context import Context
+from node.storage.inbox import Taken, Verified, refuse
+from node.storage.meta import check_not_fenced
+from node.storage.registries import current_registry, registry_of
+from node.storage.streams import FROZEN, held_heads, leave, stream_row
+from sync_engine.batch import SealedBatch, parse_batch, withhold
+from sync_engine.errors import BadCertificate, BadSignature, Fenced, LinkFault, RemoteFault, RuleBroken
+from sync_engine.exchange import (
+    Effect,
+    Exchange,
+    Finish,
+    PeerForked,
+    PeerHolds,
+    PeerMet,
+    Send,
+    Ship,
+    Span,
+    Store,
+    StoreCertificates,
+    digest_of,
+    shared_heads,
+)
+from sync_engine.frames import BatchFrame, Certificates, Frame, Hello, decode, encode
+from sync_engine.names import unit_of
+
+log = structlog.get_logger()
+
+IDLE_S = 60.0
+"""A peer that says nothing for so long is gone: the session ends and resumes later by batch."""
+
+
+class Link(Protocol):
+    """Frames of one session, in order; None when the other side has ended."""
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def receive(self) -> bytes | None: ...
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a session came to; the keys of ``sync --json``."""
+
+    peer: str
+    sent_batches: int = 0
+    sent_bytes: int = 0
+    received_batches: int = 0
+    received_bytes: int = 0
+    applied_rows: int = 0
+    conflicts: int = 0
+    seconds: float = 0.0
+    refused: list[str] = field(default_factory=list)
+
+
+def hello_of(
+    connection: Connection, context: Context, child: UnitPath, certificate: bytes
+) -> tuple[Hello, dict[StreamId, Head]]:
+    """How this node introduces itself on the link of ``child``, and what it holds of the scopes both share."""
+    check_not_fenced(connection)
+    held = shared_heads(held_heads(connection), child)
+    registry = current_registry(connection, context)
+    hello = Hello(
+        unit=context.unit,
+        epoch=context.epoch,
+        tree_id=context.tree_id,
+        certificate_sha256=certificate,
+        registry_version=(registry.version, registry.sha256),
+        time_ms=context.now_ms(),
+        nonce=context.salt(),
+        digest=digest_of(held.values()),
+        software=f"dongbo {__version__}",
+    )
+    return hello, held
+
+
+class Session:
+    """One session on one link. ``child`` names the link; the peer is the other end of it."""
+
+    def __init__(self, node: Node, link: Link, *, child: UnitPath, peer: UnitPath, progress: Callable[[Summary], None]):
+        self.node, self.link, self.child, self.peer = node, link, child, peer
+        self.summary = Summary(peer)
+        self._progress = progress
+        self._sending = asyncio.Lock()
+        self._credit = asyncio.Event()
+        self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._exchange: Exchange
+
+    async def run(self) -> Summary:
+        """Raises a RemoteFault, LocalFault or LinkFault; what was acknowledged until then is safe."""
+        began = time.monotonic()
+        await self.node.seal()
+        certificate = self.node.keys.certified.sha256
+        hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
+        self._exchange = Exchange(hello, held, child=self.child, peer=self.peer)
+        keeper = asyncio.create_task(self._store_verified())
+        self._tasks.append(keeper)
+        try:
+            await self._perform(self._exchange.start())
+            await self._read_frames()
+        except RemoteFault as fault:
+            await self.node.database.write(peers.note_failure, self.peer, now_ms(), f"{fault.code}: {fault}")
+            raise
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.node.database.write(peers.note_success, self.peer, now_ms())
+        self.summary.seconds = time.monotonic() - began
+        return self.summary
+
+    async def _read_frames(self) -> None:
+        while (data := await self._next_frame()) is not None:
+            frame = decode(data)
+            if frame is not None:
+                await self._perform(self._exchange.on_frame(frame))
+                self._credit.set()
+
+    async def _next_frame(self) -> bytes | None:
+        """The next frame, or None at the session's end. Raises what a task beside the reader failed with."""
+        reading = asyncio.ensure_future(self.link.receive())
+        try:
+            while True:
+                for task in self._tasks:
+                    if task.done():
+                        task.result()
+                if self._ended.done():
+                    return None
+                waited: set[asyncio.Future[Any]] = {
+                    reading,
+                    self._ended,
+                    *(task for task in self._tasks if not task.done()),
+                }
+                done, _ = await asyncio.wait(waited, timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED)
+                if reading in done:
+                    return reading.result()
+                if not done:
+                    raise LinkFault(f"{self.peer} has said nothing for {IDLE_S:.0f} seconds")
+        finally:
+            if not reading.done():
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    async def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(frame):
+                    await self._send(frame)
+                case Store(data):
+                    await self._prove(data)
+                case StoreCertificates(paths):
+                    await self._keep_certificates(paths)
+                case Ship(scopes):
+                    self._tasks.append(asyncio.create_task(self._ship(scopes)))
+                case PeerHolds(heads):
+                    await self.node.database.write(peers.note_holds, self.peer, heads)
+                case PeerForked(theirs):
+                    await self.node.database.write(_freeze, theirs)
+                case PeerMet(hello):
+                    await self.node.database.write(peers.note_met, self.peer, hello.time_ms - now_ms())
+                case Finish():
+                    self._ended.set_result(None)
+
+    async def _send(self, frame: Frame) -> None:
+        async with self._sending:
+            await self.link.send(encode(frame))
+
+    # --- receiving ---
+
+    async def _keep_certificates(self, paths: tuple[tuple[bytes, ...], ...]) -> None:
+        for path in paths:
+            try:
+                await self.node.database.write(keep_path, path, self.node.context.tree_id)
+            except (BadCertificate, RemoteFault) as fault:
+                log.warning("certificate refused", peer=self.peer, reason=str(fault))
+
+    async def _prove(self, data: bytes) -> None:
+        """Verify a batch; what does not match its signature is dropped and asked for again, what breaks a rule is
+        refused."""
+        self.summary.received_batches += 1
+        self.summary.received_bytes += len(data)
+        try:
+            verified = await self.node.verify(data)
+        except RuleBroken as fault:
+            log.warning("batch refused", peer=self.peer, stream=str(fault.head.stream), reason=str(fault))
+            await self.node.database.write(refuse, fault)
+            self.summary.refused.append(f"{fault.head.stream}: {fault}")
+            await self._perform(self._exchange.on_refused(fault.head, str(fault), len(data)))
+            return
+        except (BadSignature, BadCertificate) as fault:
+            log.warning("bytes dropped", peer=self.peer, reason=str(fault))
+            await self._perform(self._exchange.on_stored(None, len(data)))
+            return
+        await self._inbox.put(verified)
+
+    async def _store_verified(self) -> None:
+        """Store proven batches one after another, beside the reader; an ack follows each commit."""
+        while True:
+            verified = await self._inbox.get()
+            outcome = await self.node.take(verified)
+            self.summary.applied_rows += outcome.applied.rows
+            self.summary.conflicts += outcome.applied.conflicts
+            size = len(verified.batch.data)
+            if outcome.taken is Taken.FROZEN:
+                row_reason = "the stream is frozen or refused here"
+                await self._perform(self._exchange.on_refused(verified.batch.head, row_reason, size))
+            else:
+                await self._perform(self._exchange.on_stored(outcome.held, size))
+            if outcome.taken is Taken.APPLIED:
+                ready = await self.node.apply_ready()
+                self.summary.applied_rows += ready.rows
+                self.summary.conflicts += ready.conflicts
+            self._progress(self.summary)
+
+    # --- shipping ---
+
+    async def _ship(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
+        """Send what the peer lacks, as fast as its credit allows; the origin's bytes, untouched."""
+        certified: set[tuple[UnitPath, Epoch]] = set()
+        for spans in scopes:
+            nos, forked = await self.node.database.read(lacking, spans)
+            for theirs in forked:
+                await self.node.database.write(_freeze, theirs)
+            new = {(span.stream.origin, span.stream.epoch) for span in spans if span.after is None} - certified
+            paths = await self.node.database.read(_paths, sorted(new))
+            if paths:
+                await self._send(Certificates(paths))
+            certified |= new
+            for no in nos:
+                await self._ship_batch(no)
+        await self._perform(self._exchange.on_shipped())
+
+    async def _ship_batch(self, no: int) -> None:
+        batch = parse_batch(await self.node.database.read(read_batch, no))
+        if self._exchange.is_refused(batch.header.stream):
+            return
+        data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
+        while not self._exchange.may_send(len(data)):
+            self._credit.clear()
+            await self._credit.wait()
+        self._exchange.on_sent(batch.head, len(data))
+        await self._send(BatchFrame(data))
+        self.summary.sent_batches += 1
+        self.summary.sent_bytes += len(data)
+        self._progress(self.summary)
+
+
+def for_peer(connection: Connection, context: Context, peer: str, batch: SealedBatch) -> bytes:
+    """A batch's bytes for a peer, without the chunks that its level may not read."""
+    registry = registry_of(connection, context, batch.header.registry_version[0])
+    level, unit_level = level_of(peer), level_of(unit_of(batch.header.stream.scope))
+
+    def may_read(table_name: str, column: str) -> bool:
+        table = None if registry is None else registry.all_tables.get(table_name)
+        name = column.rstrip("+-")
+        if column.startswith("_") or column == "id":
+            return True
+        # An unknown column of an unknown registry goes no further than the parent, who may read it whatever it is.
+        if table is None or not table.has(name):
+            return level >= unit_level - 1
+        return table.may_read(table.field(name), level, unit_level)
+
+    return withhold(batch, may_read)
+
+
+def _paths(connection: Connection, origins: list[tuple[UnitPath, Epoch]]) -> tuple[tuple[bytes, ...], ...]:
+    found = (path_of(connection, unit, epoch) for unit, epoch in origins)
+    return tuple(path for path in found if path is not None)
+
+
+def _freeze(connection: Connection, theirs: Head) -> None:
+    row = stream_row(connection, theirs.stream)
+    leave(connection, row.no, FROZEN, f"two batches at number {theirs.seq}: its node was restored or runs twice")
+
+
+__all__ = ["Fenced", "Link", "Session", "Summary"]

@@ -1,0 +1,102 @@
+"""``init`` and ``join``: how a home gets its node.
+
+Role: make keys, configuration and database; an interrupted set-up is simply run again.
+Reach: node.keys, node.config, node.storage, node.parent_link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+from node import config as configs
+from node import keys as key_files
+from node import platform
+from node.commands.exchange import sync
+from node.config import Config, Schedule
+from node.invitation import Invitation
+from node.keys import KeyStore
+from node.local import Node, context_of, database_path
+from node.parent_link import enrol
+from node.starter import starter_catalog
+from node.storage.certificates import keep_path
+from node.storage.engine import open_engine
+from node.storage.setup import open_database, publish_root
+from sync_engine.errors import AlreadySetUp, ReplicationError
+from sync_engine.names import check_label
+from sync_engine.registry import Registry, parse_registry
+
+SHIPPED_REGISTRY = Path(__file__).parent / "registry" / "membership.toml"
+
+
+def read_registry(path: Path | None) -> Registry:
+    """The registry a root publishes. Raises RegistryError, which names the line."""
+    return parse_registry((path or SHIPPED_REGISTRY).read_text(encoding="utf-8"))
+
+
+def _check_empty(home: Path) -> None:
+    if configs.path_of(home).exists():
+        raise AlreadySetUp(
+            f"{home} holds a node already", hint="choose another --home, or look at this one with 'dongbo status'"
+        )
+
+
+def init(
+    home: Path, label: str, name: str, registry: Registry, *, listen: str, address: str, schedule: Schedule
+) -> Config:
+    """Make the root of a tree. Raises AlreadySetUp, BadName."""
+    unit = check_label(label)
+    platform.make_private_dir(home)
+    with platform.HomeLock(home):
+        _check_empty(home)
+        keys = KeyStore.create_root(home, unit, datetime.now(UTC))
+        config = Config(keys.unit, name, listen=listen, address=address, schedule=schedule)
+        engine = open_engine(database_path(home))
+        try:
+            with engine.begin() as connection:
+                context = context_of(keys)
+                open_database(connection, context)
+                keep_path(connection, keys.node_path, keys.tree_id)
+                publish_root(connection, context, registry, name, starter_catalog())
+        finally:
+            engine.dispose()
+        configs.save(home, config)  # last: this is what says that the node is there
+    return config
+
+
+async def join(home: Path, invitation: Invitation, *, listen: str, schedule: Schedule) -> Config:
+    """Be certified by the parent, then fetch registry and catalogues. Raises Refused, LinkFault, AlreadySetUp.
+
+    Interrupted, it is run again with the same invitation: the same request gets the same answer.
+    """
+    platform.make_private_dir(home)
+    with platform.HomeLock(home):
+        _check_empty(home)
+        pending = key_files.request(home, invitation.unit, with_ca=True)
+        answer = await enrol(invitation, pending)
+        keys = KeyStore.install(home, list(answer.node_path), answer.ca_certificate, invitation.tree_id)
+        config = Config(keys.unit, answer.name, invitation.address, listen=listen, schedule=schedule)
+        await asyncio.to_thread(_make_database, home, keys)
+        configs.save(home, config)
+        node = await Node.open(home)
+        try:
+            await sync(node, {}, lambda _progress: None)
+        except ReplicationError as fault:
+            fault.hint = (
+                fault.hint or "the node is ready; it fetches registry and catalogues with its first 'dongbo sync'"
+            )
+            raise
+        finally:
+            await node.close()
+    return config
+
+
+def _make_database(home: Path, keys: KeyStore) -> None:
+    engine = open_engine(database_path(home))
+    try:
+        with engine.begin() as connection:
+            open_database(connection, context_of(keys))
+            keep_path(connection, keys.node_path, keys.tree_id)
+    finally:
+        engine.dispose()

@@ -1,0 +1,1 @@
+"""The node's database: capture, seal, apply, and what they stand on."""

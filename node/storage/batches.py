@@ -1,0 +1,105 @@
+"""Stored batches: bytes as received, found by hash, by place, or by what a peer lacks.
+
+Role: store, mark and read.
+Reach: storage tables, sync_engine.batch. Invariant: ``data`` is never changed once stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import Connection
+
+from conflict.values import Head
+from node.storage.engine import execute
+from node.storage.streams import find_stream
+from sync_engine.batch import SealedBatch, parse_batch
+from sync_engine.exchange import Span
+
+APPLIED, WAITING = "applied", "waiting"
+
+
+def insert_batch(connection: Connection, stream_no: int, batch: SealedBatch, state: str, now_ms: int) -> int:
+    """Keep a batch; returns its local number, which grows in local order."""
+    head, header = batch.head, batch.header
+    return int(
+        execute(
+            connection,
+            "INSERT INTO _batch (stream, seq, hash, entries, size, registry, state, stored_ms, data)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING no",
+            (
+                stream_no,
+                head.seq,
+                head.hash,
+                header.entries,
+                len(batch.data),
+                header.registry_version[0],
+                state,
+                now_ms,
+                batch.data,
+            ),
+        ).scalar_one()
+    )
+
+
+def mark_applied(connection: Connection, no: int) -> None:
+    execute(connection, "UPDATE _batch SET state = 'applied' WHERE no = ?", (no,))
+
+
+def is_stored(connection: Connection, digest: bytes) -> bool:
+    return execute(connection, "SELECT 1 FROM _batch WHERE hash = ?", (digest,)).scalar() is not None
+
+
+def batch_at(connection: Connection, stream_no: int, seq: int) -> tuple[int, bytes, SealedBatch] | None:
+    """(local number, hash, batch) at one place of a stream."""
+    found = execute(
+        connection, "SELECT no, hash, data FROM _batch WHERE stream = ? AND seq = ?", (stream_no, seq)
+    ).one_or_none()
+    return None if found is None else (found[0], found[1], parse_batch(found[2]))
+
+
+def hash_at(connection: Connection, stream_no: int, seq: int) -> bytes | None:
+    """The hash of the batch held at one place of a stream."""
+    digest: bytes | None = execute(
+        connection, "SELECT hash FROM _batch WHERE stream = ? AND seq = ?", (stream_no, seq)
+    ).scalar()
+    return digest
+
+
+def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[int], list[Head]]:
+    """Local numbers of one scope's batches that a peer lacks, in local order; and the peer's heads that are not on the
+    chain held here (a fork: nothing of that stream is sent)."""
+    nos: list[int] = []
+    forked: list[Head] = []
+    for span in spans:
+        row = find_stream(connection, span.stream)
+        if row is None:
+            continue
+        after = span.after.seq if span.after is not None else 0
+        if span.after is not None and hash_at(connection, row.no, after) != span.after.hash:
+            forked.append(span.after)
+            continue
+        nos += execute(
+            connection,
+            "SELECT no FROM _batch WHERE stream = ? AND seq > ? AND seq <= ?",
+            (row.no, after, span.upto.seq),
+        ).scalars()
+    return sorted(nos), forked
+
+
+def read_batch(connection: Connection, no: int) -> bytes:
+    data: bytes = execute(connection, "SELECT data FROM _batch WHERE no = ?", (no,)).scalar_one()
+    return data
+
+
+def all_batches(connection: Connection) -> Iterator[tuple[int, bytes]]:
+    """(local number, bytes) of every stored batch, one at a time."""
+    last = 0
+    while True:
+        found = execute(
+            connection, "SELECT no, data FROM _batch WHERE no > ? ORDER BY no LIMIT 1", (last,)
+        ).one_or_none()
+        if found is None:
+            return
+        last = found[0]
+        yield found[0], found[1]

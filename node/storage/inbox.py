@@ -1,0 +1,244 @@
+"""Takes batches in: verify, store, apply when causality allows, else keep and forward.
+
+Role: the receiving half of the one way that data goes; gRPC and sticks both end here.
+Reach: storage, sync_engine. Invariant: heads, registers, table and journal change in one transaction; a batch that
+waits is held (and forwarded) but not applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection
+
+from conflict.values import Head, StreamId
+from node.storage.apply import Applied, Incoming, apply_batch
+from node.storage.batches import (
+    APPLIED,
+    WAITING,
+    batch_at,
+    hash_at,
+    insert_batch,
+    is_stored,
+    mark_applied,
+)
+from node.storage.certificates import path_of
+from node.storage.context import Context
+from node.storage.engine import execute
+from node.storage.meta import check_not_fenced, fence
+from node.storage.registries import registry_of
+from node.storage.sealing import fits_one_batch, follow_up, has_pending, seal_next
+from node.storage.streams import (
+    FROZEN,
+    OPEN,
+    REFUSED,
+    StreamRow,
+    advance_applied,
+    advance_held,
+    find_stream,
+    leave,
+    note_seen,
+    seen_by,
+    stream_row,
+    streams,
+)
+from sync_engine.batch import SealedBatch, parse_batch
+from sync_engine.certificates import verify_node_path
+from sync_engine.entries import Entries
+from sync_engine.errors import BadCertificate, RemoteFault, RuleBroken
+from sync_engine.names import REGISTRY
+from sync_engine.registry import Registry
+from sync_engine.verify import check_admissible, check_origin, decode
+
+REMAINDER_NOTES = 500
+"""Pending notes that may be sealed inside an applying transaction: more are sealed first, in transactions of their
+own."""
+
+
+class Taken(StrEnum):
+    """What became of a batch."""
+
+    APPLIED = "applied"
+    WAITING = "waiting"
+    KNOWN = "known"
+    GAP = "gap"
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``held`` is the stream's head now, durable once the transaction has committed."""
+
+    taken: Taken
+    held: Head | None
+    applied: Applied
+
+
+class SealFirst(Exception):
+    """Too much is pending to be sealed in passing: seal in transactions of their own, then try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A batch proven to be its origin's. ``entries`` are decoded already where its registry version is here."""
+
+    batch: SealedBatch
+    entries: Sequence[Entries] | None
+
+
+def verify(connection: Connection, context: Context, data: bytes) -> Verified:
+    """Prove a batch, outside any write transaction. Raises a RemoteFault; nothing is changed."""
+    batch = parse_batch(data)
+    check_admissible(batch, context.tree_id, context.unit)
+    stream = batch.header.stream
+    path = path_of(connection, stream.origin, stream.epoch)
+    if path is None:
+        raise BadCertificate(f"no certificate of {stream.origin} has come for this batch")
+    check_origin(batch, verify_node_path(path, context.tree_id))
+    registry = registry_for(connection, context, batch)
+    return Verified(batch, None if registry is None else decoded(batch, registry))
+
+
+def decoded(batch: SealedBatch, registry: Registry) -> Sequence[Entries]:
+    """A signed batch's entries. Raises RuleBroken: only what its origin signed can be held against a stream."""
+    try:
+        return decode(batch, registry)
+    except RemoteFault as fault:
+        raise RuleBroken(str(fault), head=batch.head) from fault
+
+
+def registry_for(connection: Connection, context: Context, batch: SealedBatch) -> Registry | None:
+    """The very registry that the header names, or None while it has not come."""
+    number, digest = batch.header.registry_version
+    if batch.header.stream.scope.endswith(REGISTRY):
+        number = 0
+    registry = registry_of(connection, context, number)
+    return registry if registry is not None and registry.sha256 == digest else None
+
+
+def take(connection: Connection, context: Context, verified: Verified) -> Outcome:
+    """Store one verified batch, and apply it if it may be applied now. Raises SealFirst or Fenced."""
+    batch = verified.batch
+    head = batch.head
+    row = stream_row(connection, head.stream)
+    if is_stored(connection, head.hash):
+        return Outcome(Taken.KNOWN, row.held, Applied())
+    if row.state != OPEN:
+        return Outcome(Taken.FROZEN, row.held, Applied())
+    if head.stream.origin == context.unit:
+        fence(connection, "a batch of this node came back that it does not have: it was restored or runs twice")
+        return Outcome(Taken.FROZEN, row.held, Applied())
+    held_seq = 0 if row.held is None else row.held.seq
+    if head.seq <= held_seq:
+        note_fork(connection, context, row, batch)
+        return Outcome(Taken.FROZEN, row.held, Applied())
+    if head.seq > held_seq + 1:
+        return Outcome(Taken.GAP, row.held, Applied())
+    if row.held is not None and batch.header.prev != row.held.hash:
+        leave(connection, row.no, FROZEN, f"two batches at number {held_seq}: its node was restored or runs twice")
+        return Outcome(Taken.FROZEN, row.held, Applied())
+    ready = is_ready(connection, context, row, batch)
+    if ready:
+        seal_remainder(connection, context)
+    no = insert_batch(connection, row.no, batch, APPLIED if ready else WAITING, context.now_ms())
+    advance_held(connection, row.no, head)
+    applied = apply_stored(connection, context, row, no, batch, verified.entries) if ready else Applied()
+    return Outcome(Taken.APPLIED if ready else Taken.WAITING, head, applied)
+
+
+def seal_remainder(connection: Connection, context: Context) -> None:
+    """Nothing foreign is applied while anything is pending. Raises SealFirst."""
+    check_not_fenced(connection)
+    while has_pending(connection):
+        if not fits_one_batch(connection, REMAINDER_NOTES):
+            raise SealFirst
+        seal_next(connection, context)
+
+
+def is_ready(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> bool:
+    """Whether a batch's causes are all applied here: its stream, its registry version, and what its writer had seen."""
+    applied = 0 if row.applied is None else row.applied.seq
+    if batch.header.seq != applied + 1 or registry_for(connection, context, batch) is None:
+        return False
+    return not missing_causes(connection, batch)
+
+
+def missing_causes(connection: Connection, batch: SealedBatch) -> list[Head]:
+    """What a batch's writer had seen that is not applied here; earlier batches of its stream answer for the rest."""
+    missing = []
+    for head in batch.header.seen_delta:
+        row = find_stream(connection, head.stream)
+        if row is None or row.applied is None or row.applied.seq < head.seq:
+            missing.append(head)
+        elif hash_at(connection, row.no, head.seq) != head.hash:
+            missing.append(head)  # another branch of a forked stream
+    return missing
+
+
+def apply_stored(
+    connection: Connection,
+    context: Context,
+    row: StreamRow,
+    no: int,
+    batch: SealedBatch,
+    entries: Sequence[Entries] | None,
+) -> Applied:
+    """Apply a stored batch whose causes are all here, and advance its stream."""
+    registry = registry_for(connection, context, batch)
+    assert registry is not None  # noqa: S101 - is_ready asked
+    sections = decoded(batch, registry) if entries is None else entries
+    own_past = [] if row.applied is None else [row.applied]
+    seen = seen_by(connection, row.no).updated([*batch.header.seen_delta, *own_past])
+    result = apply_batch(connection, context, Incoming(no, batch.head, seen, registry), sections)
+    mark_applied(connection, no)
+    note_seen(connection, row.no, batch.header.seen_delta)
+    advance_applied(connection, row.no, batch.head)
+    follow_up(connection, context, {each.table.name for each in sections})
+    return result
+
+
+def next_ready(connection: Connection, context: Context) -> StreamId | None:
+    """A stream whose next held batch waits no longer."""
+    waiting = execute(connection, "SELECT DISTINCT stream FROM _batch WHERE state = 'waiting'").scalars().all()
+    if not waiting:
+        return None
+    for row in streams(connection):
+        if row.no in waiting and row.state == OPEN:
+            found = batch_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
+            if found is not None and is_ready(connection, context, row, found[2]):
+                return row.stream
+    return None
+
+
+def apply_waiting(connection: Connection, context: Context, stream: StreamId) -> Applied:
+    """Apply the next held batch of a stream that ``next_ready`` named. Raises SealFirst or Fenced."""
+    seal_remainder(connection, context)
+    row = stream_row(connection, stream)
+    found = batch_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
+    if found is None or not is_ready(connection, context, row, found[2]):
+        return Applied()
+    return apply_stored(connection, context, row, found[0], found[2], None)
+
+
+def note_fork(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> None:
+    """Two signed batches at one place: keep both headers as proof and freeze the stream; everything else moves."""
+    seq = batch.header.seq
+    found = batch_at(connection, row.no, seq)
+    leave(connection, row.no, FROZEN, f"two batches at number {seq}: its node was restored or runs twice")
+    if found is None:
+        return
+    mine = found[2]
+    execute(
+        connection,
+        "INSERT OR IGNORE INTO _fork"
+        " (stream, seq, first_header, first_signature, second_header, second_signature, noted_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (row.no, seq, mine.header_bytes, mine.signature, batch.header_bytes, batch.signature, context.now_ms()),
+    )
+
+
+def refuse(connection: Connection, fault: RuleBroken) -> None:
+    """Leave the stream of a batch that breaks a rule; everything else moves."""
+    leave(connection, stream_row(connection, fault.head.stream).no, REFUSED, str(fault))

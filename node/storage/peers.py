@@ -1,0 +1,83 @@
+"""What this node knows of its parent and children: sessions, clocks, and what they said they hold.
+
+Role: remember for people and for counting; a session never relies on it.
+Reach: storage tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from conflict.values import Head
+from node.storage.engine import bulk, execute
+from node.storage.streams import stream_row
+from sync_engine.names import is_shared
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One neighbour; times in milliseconds since 1970, None before the first session."""
+
+    unit: str
+    last_ok_ms: int | None
+    last_error: str | None
+    last_error_ms: int | None
+    clock_skew_ms: int | None
+    fenced: str | None
+
+
+def peer_of(connection: Connection, unit: str) -> Peer | None:
+    found = execute(
+        connection,
+        "SELECT unit, last_ok_ms, last_error, last_error_ms, clock_skew_ms, fenced FROM _peer WHERE unit = ?",
+        (unit,),
+    ).one_or_none()
+    return None if found is None else Peer(*found)
+
+
+def _set(connection: Connection, unit: str, assignments: str, values: tuple[object, ...]) -> None:
+    execute(connection, "INSERT INTO _peer (unit) VALUES (?) ON CONFLICT DO NOTHING", (unit,))
+    execute(connection, f"UPDATE _peer SET {assignments} WHERE unit = ?", (*values, unit))
+
+
+def note_met(connection: Connection, unit: str, skew_ms: int) -> None:
+    """A peer introduced itself; its clock is this far ahead of ours."""
+    _set(connection, unit, "clock_skew_ms = ?", (skew_ms,))
+
+
+def note_success(connection: Connection, unit: str, now_ms: int) -> None:
+    _set(connection, unit, "last_ok_ms = ?, last_error = NULL, last_error_ms = NULL, fenced = NULL", (now_ms,))
+
+
+def note_failure(connection: Connection, unit: str, now_ms: int, error: str) -> None:
+    _set(connection, unit, "last_error = ?, last_error_ms = ?", (error, now_ms))
+
+
+def note_fenced(connection: Connection, unit: str, reason: str) -> None:
+    """A child may not go on until it has been recovered."""
+    _set(connection, unit, "fenced = ?", (reason,))
+
+
+def note_holds(connection: Connection, unit: str, heads: Iterable[Head]) -> None:
+    """The peer said, in this session, that it holds these durably."""
+    bulk(
+        connection,
+        "INSERT INTO _peer_head (unit, stream, seq, hash) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (unit, stream) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+        [(unit, stream_row(connection, head.stream).no, head.seq, head.hash) for head in heads],
+    )
+
+
+def behind(connection: Connection, peer: str, child: str) -> int:
+    """Batches held here, in scopes that travel on this link, that the peer has not said it holds."""
+    rows = execute(
+        connection,
+        "SELECT scope, held_seq - coalesce(_peer_head.seq, 0) FROM _stream"
+        " LEFT JOIN _peer_head ON _peer_head.stream = _stream.no AND _peer_head.unit = ?"
+        " WHERE held_seq > coalesce(_peer_head.seq, 0)",
+        (peer,),
+    )
+    return sum(count for scope, count in rows if is_shared(scope, child))

@@ -1,0 +1,307 @@
+"""Registers of single keys, loaded and saved: what the general path of a merge works on.
+
+Role: turn rows of ``_row``, ``_write`` and a real table into merge states, and back.
+Reach: storage tables, sync_engine.merge. Invariant: a key is rewritten whole, so what is stored is what the merge said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from conflict.numbers import statement
+from conflict.values import Epoch, Head, Scope, StreamId, UnitPath, Value, Write, level_of
+from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
+from sync_engine.fields import from_sql, to_sql
+from sync_engine.merge import ALIVE, KEEP, Conflict, MergedKey, RowState, is_alive
+from sync_engine.registry import Register, Table
+
+_PACK = msgspec.msgpack.Encoder().encode
+_UNPACK = msgspec.msgpack.Decoder().decode
+
+
+def unpack_value(raw: bytes) -> Value:
+    """A stored value: arrays are tuples, so that writes can be compared and kept in sets."""
+    return frozen(_UNPACK(raw))
+
+
+def frozen(value: Any) -> Value:
+    return tuple(frozen(each) for each in value) if isinstance(value, list) else value
+
+
+@dataclass(slots=True)
+class LoadedKey:
+    """One key as stored. ``row`` is the real table's, by field in wire form; ``live`` its conflicts by (identity,
+    field)."""
+
+    states: dict[bytes, RowState] = field(default_factory=dict)
+    row: dict[str, Any] | None = None
+    live: dict[tuple[bytes, str], tuple[int, int, str]] = field(default_factory=dict)
+
+
+def read_rows(connection: Connection, table: Table, unit: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Rows of a real table by id, in wire form."""
+    columns = ", ".join(quoted(each.name) for each in table.fields)
+    rows = execute(
+        connection,
+        f"SELECT id, {columns} FROM {quoted(table.name)} WHERE unit = ? AND id {IN_LIST}",
+        (unit, in_list(ids)),
+    ).all()
+    if not rows:
+        return {}
+    raw = list(zip(*rows, strict=True))
+    wire = [from_sql(each, list(column)) for each, column in zip(table.fields, raw[1:], strict=True)]
+    names = [each.name for each in table.fields]
+    return {key: dict(zip(names, values, strict=True)) for key, *values in zip(raw[0], *wire, strict=True)}
+
+
+def heads_of(connection: Connection, batch_nos: Iterable[int]) -> dict[int, Head]:
+    """The dots that stored writes refer to by local batch number."""
+    rows = execute(
+        connection,
+        "SELECT _batch.no, origin, epoch, scope, seq, hash FROM _batch JOIN _stream ON _stream.no = _batch.stream"
+        f" WHERE _batch.no {IN_LIST}",
+        (in_list(sorted(set(batch_nos))),),
+    )
+    return {
+        no: Head(StreamId(UnitPath(origin), Epoch(epoch), Scope(scope)), seq, digest)
+        for no, origin, epoch, scope, seq, digest in rows
+    }
+
+
+_ROW = "id, identity, batch, time, alive_batch, alive_time, alive, born, shown, hidden"
+
+
+def load_keys(
+    connection: Connection,
+    table: Table,
+    scope_no: int,
+    unit: str,
+    ids: Sequence[str],
+    insertable: Mapping[int, frozenset[str]],
+    was: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, LoadedKey], dict[int, Head]]:
+    """Everything held of some keys, and the dots that it refers to by local batch number.
+
+    ``insertable`` says per local batch number which registers an insert there wrote. ``was`` has, for keys that a local
+    program changed and that are being sealed, the fields whose value before that change still matters.
+    """
+    where = f"scope = ? AND tbl = ? AND id {IN_LIST}"
+    key = (scope_no, table.number, in_list(ids))
+    stored = execute(connection, f"SELECT {_ROW} FROM _row WHERE {where}", key).all()
+    writes = execute(
+        connection,
+        f"SELECT id, identity, register, element, batch, time, value, held FROM _write WHERE {where}",
+        key,
+    ).all()
+    heads = heads_of(connection, [*(r[2] for r in stored), *(r[4] for r in stored if r[4]), *(w[4] for w in writes)])
+    loaded = {each: LoadedKey() for each in ids}
+    for key_id, row in read_rows(connection, table, unit, ids).items():
+        loaded[key_id].row = row
+    by_row: dict[tuple[str, bytes], list[Any]] = {}
+    for write in writes:
+        by_row.setdefault((write[0], write[1]), []).append(write)
+    for held in stored:
+        one = loaded[held[0]]
+        shown_row = {**(one.row or {}), **was.get(held[0], {})} if held[8] else None
+        one.states[held[1]] = _state(table, held, by_row.get((held[0], held[1]), []), heads, shown_row, insertable)
+    for found in execute(
+        connection, f"SELECT id, identity, field, no, number, state FROM _conflict WHERE live = 1 AND {where}", key
+    ):
+        loaded[found[0]].live[(found[1], found[2])] = (found[3], found[4], found[5])
+    return loaded, heads
+
+
+def _state(
+    table: Table,
+    stored: Any,
+    writes: Iterable[Any],
+    heads: Mapping[int, Head],
+    shown_row: Mapping[str, Any] | None,
+    insertable: Mapping[int, frozenset[str]],
+) -> RowState:
+    _id, identity, batch, time, alive_batch, alive_time, alive, born, _shown, hidden = stored
+    dot = heads[batch]
+    base = Write(None, time, dot.stream.origin, frozenset({dot}))
+    alive_dot = heads[alive_batch or batch]
+    lone = Write(
+        bool(alive), time if alive_time is None else alive_time, alive_dot.stream.origin, frozenset({alive_dot})
+    )
+    state = RowState(identity, base, time if born is None else born, frozenset({lone}))
+    state.writes, alive_writes = _grouped(writes, heads)
+    state.alive = alive_writes or state.alive
+    values: Mapping[str, Any] = {} if hidden is None else _UNPACK(hidden)
+    for register in table.registers:
+        if register.name in insertable[batch] and not state.is_explicit(register):
+            state.base_values[register.name] = (
+                frozen(values.get(register.name)) if shown_row is None else value_in_row(register, shown_row)
+            )
+            if register.is_union and state.base_values[register.name] is None:
+                state.base_values[register.name] = ()
+    return state
+
+
+def _grouped(
+    writes: Iterable[Any], heads: Mapping[int, Head]
+) -> tuple[dict[tuple[str, str], frozenset[Write]], frozenset[Write]]:
+    """Stored writes by register; one edit sealed twice has a row for each dot and is one write."""
+    found: dict[tuple[str, str], dict[tuple[str, int, bytes], Write]] = {}
+    for _id, _identity, register, element, batch, time, raw, held in writes:
+        dot = heads[batch]
+        same = found.setdefault((register, element), {})
+        key = (dot.stream.origin, time, raw)
+        dots = frozenset({dot}) | (same[key].dots if key in same else frozenset())
+        same[key] = Write(unpack_value(raw), time, dot.stream.origin, dots, held=bool(held))
+    grouped = {register: frozenset(same.values()) for register, same in found.items()}
+    return grouped, grouped.pop((ALIVE, ""), frozenset())
+
+
+def value_in_row(register: Register, row: Mapping[str, Any]) -> Value:
+    """A register's value as a row in wire form shows it."""
+    if register.is_group:
+        return tuple(frozen(row.get(each.name)) for each in register.fields)
+    return frozen(row.get(register.fields[0].name))
+
+
+class KeySaver:
+    """Collects merged keys of one table and writes them as sets."""
+
+    def __init__(self, table: Table, scope_no: int, unit: str, numbers: Mapping[Head, int], now_ms: int) -> None:
+        self.table, self.scope_no, self.unit, self.numbers, self.now_ms = table, scope_no, unit, numbers, now_ms
+        self.ids: list[str] = []
+        self.rows: list[tuple[Any, ...]] = []
+        self.writes: list[tuple[Any, ...]] = []
+        self.shown: list[tuple[str, dict[str, Any]]] = []
+        self.gone: list[tuple[str, str]] = []
+        self.ended: list[tuple[str, int]] = []
+        self.conflicts: list[tuple[Any, ...]] = []
+
+    def add(self, key: str, merged: MergedKey, loaded: LoadedKey) -> None:
+        """Take one merged key; what it was before tells what changed."""
+        self.ids.append(key)
+        for state in merged.states.values():
+            self._add_state(key, state, merged)
+        if merged.row is None:
+            if loaded.row is not None:
+                self.gone.append((self.unit, key))
+        else:
+            earlier = loaded.row or {}
+            row = {name: earlier.get(name) if value is KEEP else value for name, value in merged.row.items()}
+            if row != loaded.row:
+                self.shown.append((key, row))
+        self._add_conflicts(key, merged, loaded)
+
+    def _add_state(self, key: str, state: RowState, merged: MergedKey) -> None:
+        front = merged.shown is state
+        prefix = (self.scope_no, self.table.number, key, state.identity)
+        lone = next(iter(state.alive)) if len(state.alive) == 1 and len(next(iter(state.alive)).dots) == 1 else None
+        hidden = None if front else _PACK({name: value for name, value in state.base_values.items()})
+        self.rows.append(
+            (
+                *prefix,
+                self._number(state.base),
+                state.base.time,
+                None if lone is None else self._number(lone),
+                None if lone is None else lone.time,
+                int(is_alive(self.table, state)),
+                state.born,
+                int(front),
+                int(not merged.is_plain),
+                hidden,
+            )
+        )
+        registers = dict(state.writes) if lone is not None else {**state.writes, (ALIVE, ""): state.alive}
+        for (register, element), writes in registers.items():
+            for write in writes:
+                for dot in write.dots:
+                    row = (
+                        *prefix,
+                        register,
+                        element,
+                        self.numbers[dot],
+                        write.time,
+                        _PACK(write.value),
+                        int(write.held),
+                    )
+                    self.writes.append(row)
+
+    def _number(self, write: Write) -> int:
+        return min(self.numbers[dot] for dot in write.dots)
+
+    def _add_conflicts(self, key: str, merged: MergedKey, loaded: LoadedKey) -> None:
+        """Journal what is new; a conflict whose writes have all been seen by a later one has ended."""
+        for place, (no, number, state) in loaded.live.items():
+            now = merged.conflicts.get(place)
+            if now is None or now.number != number:
+                self.ended.append(("settled" if state == "open" and now is None else "superseded", no))
+        for place, conflict in merged.conflicts.items():
+            if place not in loaded.live or loaded.live[place][1] != conflict.number:
+                self.conflicts.append(self._conflict_row(key, conflict))
+
+    def _conflict_row(self, key: str, conflict: Conflict) -> tuple[Any, ...]:
+        won = (conflict.winner.origin, conflict.winner.time, conflict.winner.value)
+        writes = [
+            (unit, level_of(unit), time, value, (unit, time, value) == won)
+            for unit, time, value in statement(conflict.writes)
+        ]
+        return (
+            conflict.number,
+            self.scope_no,
+            self.table.number,
+            key,
+            conflict.identity,
+            conflict.field,
+            conflict.policy,
+            "open" if conflict.is_open else "settled",
+            1,
+            _PACK(writes),
+            self.now_ms,
+        )
+
+    def save(self, connection: Connection) -> int:
+        """Write everything; returns how many conflicts are new."""
+        key = (self.scope_no, self.table.number, in_list(self.ids))
+        for name in ("_row", "_write"):
+            execute(connection, f"DELETE FROM {name} WHERE scope = ? AND tbl = ? AND id {IN_LIST}", key)
+        bulk(
+            connection,
+            "INSERT INTO _row (scope, tbl, id, identity, batch, time, alive_batch, alive_time, alive, born, shown,"
+            " contested, hidden) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self.rows,
+        )
+        bulk(
+            connection,
+            "INSERT INTO _write (scope, tbl, id, identity, register, element, batch, time, value, held)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self.writes,
+        )
+        self._save_table(connection)
+        bulk(connection, "UPDATE _conflict SET live = 0, state = ? WHERE no = ?", self.ended)
+        bulk(
+            connection,
+            "INSERT INTO _conflict (number, scope, tbl, id, identity, field, policy, state, live, writes, noted_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self.conflicts,
+        )
+        return len(self.conflicts)
+
+    def _save_table(self, connection: Connection) -> None:
+        table = quoted(self.table.name)
+        bulk(connection, f"DELETE FROM {table} WHERE unit = ? AND id = ?", self.gone)
+        if not self.shown:
+            return
+        names = [quoted(each.name) for each in self.table.fields]
+        columns = [to_sql(each, [row[each.name] for _, row in self.shown]) for each in self.table.fields]
+        rows = [(self.unit, key, *values) for (key, _), *values in zip(self.shown, *columns, strict=True)]
+        marks = ", ".join("?" * (len(names) + 2))
+        updates = ", ".join(f"{name} = excluded.{name}" for name in names)
+        bulk(
+            connection,
+            f"INSERT INTO {table} (unit, id, {', '.join(names)}) VALUES ({marks})"
+            f" ON CONFLICT (unit, id) DO UPDATE SET {updates}",
+            rows,
+        )

@@ -1,0 +1,154 @@
+"""What ``status`` and its relatives tell, read from the database.
+
+Role: counts, heads, waiting, conflicts; no words and no colours.
+Reach: storage tables.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from conflict.values import level_of
+from node.storage.batches import WAITING, batch_at
+from node.storage.context import Context
+from node.storage.digests import ScopeDigest
+from node.storage.engine import execute
+from node.storage.inbox import missing_causes, registry_for
+from node.storage.registries import current_registry
+from node.storage.streams import FROZEN, OPEN, REFUSED, StreamRow, streams
+from sync_engine.names import is_held_by, unit_of
+
+
+def records(connection: Connection, context: Context) -> dict[str, int]:
+    """Rows shown, by table of the registry."""
+    registry = current_registry(connection, context)
+    return {name: int(execute(connection, f'SELECT count(*) FROM "{name}"').scalar_one()) for name in registry.tables}
+
+
+def scopes_held(connection: Connection, context: Context) -> list[str]:
+    """Scopes of which this node has merged something."""
+    return sorted({row.stream.scope for row in streams(connection) if row.applied is not None})
+
+
+def scope_report(connection: Connection, digest: ScopeDigest) -> dict[str, Any]:
+    """One scope of ``status --json``."""
+    heads = {
+        f"{row.stream.origin}@{row.stream.epoch}": {"seq": row.applied.seq, "hash": row.applied.hash.hex()}
+        for row in streams(connection, digest.scope)
+        if row.applied is not None
+    }
+    return {
+        "scope": digest.scope,
+        "unit": unit_of(digest.scope),
+        "rows": digest.rows,
+        "digest": digest.digest.hex(),
+        "digests": {name: value.hex() for name, value in sorted(digest.columns.items())},
+        "heads": heads,
+    }
+
+
+def waiting(connection: Connection, context: Context) -> tuple[int, list[dict[str, Any]]]:
+    """How many batches wait, and for what: the first waiting batch of each stream names it."""
+    count = execute(connection, "SELECT count(*) FROM _batch WHERE state = ?", (WAITING,)).scalar_one()
+    reasons = []
+    for row in streams(connection) if count else ():
+        held = 0 if row.held is None else row.held.seq
+        applied = 0 if row.applied is None else row.applied.seq
+        if held > applied and row.state == OPEN:
+            reasons.append({"stream": str(row.stream), "seq": applied + 1, "for": _causes(connection, context, row)})
+    return int(count), reasons
+
+
+def _causes(connection: Connection, context: Context, row: StreamRow) -> list[str]:
+    found = batch_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
+    if found is None:
+        return []
+    causes = [f"{head.stream} {head.seq}" for head in missing_causes(connection, found[2])]
+    if registry_for(connection, context, found[2]) is None:
+        causes.append(f"registry version {found[2].header.registry_version[0]}")
+    return causes
+
+
+def left_streams(connection: Connection) -> list[dict[str, str]]:
+    """Streams of which nothing more is taken: forks (frozen) and broken rules (refused)."""
+    return [
+        {"stream": str(row.stream), "state": row.state, "reason": row.reason or ""}
+        for row in streams(connection)
+        if row.state in (FROZEN, REFUSED)
+    ]
+
+
+def conflict_counts(connection: Connection) -> tuple[int, int]:
+    """(open conflicts, held values)."""
+    still_open = execute(connection, "SELECT count(*) FROM _conflict WHERE live = 1 AND state = 'open'").scalar_one()
+    held = execute(connection, "SELECT count(*) FROM _write WHERE held = 1").scalar_one()
+    return int(still_open), int(held)
+
+
+def set_aside(connection: Connection, context: Context) -> list[dict[str, Any]]:
+    """Rows that may not travel and stay local, with the reason."""
+    registry = current_registry(connection, context)
+    rows = execute(connection, "SELECT unit, tbl, id, reason FROM _set_aside ORDER BY unit, tbl, id").all()
+    return [
+        {"unit": unit, "table": registry.by_number[tbl].name, "key": key, "reason": reason}
+        for unit, tbl, key, reason in rows
+    ]
+
+
+def conflicts(connection: Connection, context: Context, *, only_open: bool) -> list[dict[str, Any]]:
+    """The journal, newest first, as ``conflicts --json`` gives it."""
+    registry = current_registry(connection, context)
+    where = "WHERE live = 1 AND state = 'open'" if only_open else ""
+    rows = execute(
+        connection,
+        "SELECT number, name, tbl, id, field, policy, state, writes, noted_ms FROM _conflict"
+        f" JOIN _scope ON _scope.no = _conflict.scope {where} ORDER BY _conflict.no DESC",
+    ).all()
+    found = []
+    for number, scope, tbl, key, field, policy, state, raw, noted_ms in rows:
+        table = registry.by_number[tbl]
+        writes = [
+            {"value": value, "origin": unit, "level": registry.level_name(level), "at": time >> 16, "won": won}
+            for unit, level, time, value, won in msgspec.msgpack.decode(raw)
+        ]
+        shown = next((write["value"] for write in writes if write["won"]), None)
+        found.append(
+            {
+                "id": number,
+                "table": table.name,
+                "key": key,
+                "field": field,
+                "scope": scope,
+                "state": state,
+                "policy": policy,
+                "shown": shown,
+                "writes": writes,
+                "noted_ms": noted_ms,
+            }
+        )
+    return found
+
+
+def units(connection: Connection, context: Context) -> list[dict[str, Any]]:
+    """Every unit this node knows of: names, levels, and whether it has a node."""
+    registry = current_registry(connection, context)
+    names = dict(tuple(row) for row in execute(connection, "SELECT unit, name FROM _unit"))
+    with_node = set(execute(connection, "SELECT DISTINCT unit FROM _certificate").scalars())
+    invited = dict(
+        tuple(row) for row in execute(connection, "SELECT unit, max(expires_ms) FROM _invitation GROUP BY unit")
+    )
+    known = {context.unit, *names, *with_node}
+    return [
+        {
+            "unit": unit,
+            "name": names.get(unit, unit),
+            "level": registry.level_name(level_of(unit)),
+            "has_node": unit in with_node,
+            "invited_until_ms": None if unit in with_node else invited.get(unit),
+            "within": is_held_by(unit, context.unit),
+        }
+        for unit in sorted(known, key=lambda each: each.split(".")[::-1])
+    ]

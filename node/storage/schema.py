@@ -1,0 +1,203 @@
+"""The node's own tables. All begin with ``_``; the registry's tables are made in ``tables``.
+
+Role: definitions with their reasons.
+Reach: SQLAlchemy. Source: design, 5 and 8. Invariant: a write is found in exactly one place: in ``_write`` if its
+register has entries there, else in the row's insert (``_row``: one dot and one time for all fields, the values in the
+real table).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+
+def _keyed(name: str, *columns: Column[object]) -> Table:
+    """A table that lives in its primary key alone."""
+    return Table(name, metadata, *columns, sqlite_with_rowid=False)
+
+
+meta = _keyed("_meta", Column("key", Text, primary_key=True), Column("value", Text))
+
+scope = Table("_scope", metadata, Column("no", Integer, primary_key=True), Column("name", Text, unique=True))
+
+stream = Table(
+    "_stream",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("origin", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("held_seq", BigInteger, nullable=False, server_default="0"),
+    Column("held_hash", LargeBinary),
+    Column("applied_seq", BigInteger, nullable=False, server_default="0"),
+    Column("applied_hash", LargeBinary),
+    Column("state", Text, nullable=False, server_default="open"),  # open | frozen (a fork) | refused (broke a rule)
+    Column("reason", Text),
+    UniqueConstraint("origin", "epoch", "scope"),
+)
+
+# What each stream's applied head had seen: `seen_delta` folded. One row per pair, so years cost nothing per batch.
+seen = _keyed(
+    "_seen",
+    Column("stream", Integer, primary_key=True),
+    Column("of", Integer, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+batch = Table(
+    "_batch",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("stream", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("entries", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("registry", Integer, nullable=False),
+    Column("state", Text, nullable=False),  # applied | waiting
+    Column("stored_ms", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),  # as received: never re-encoded
+    Index("_batch_place", "stream", "seq"),
+    sqlite_autoincrement=True,
+)
+Index("_batch_waiting", batch.c.stream, batch.c.seq, sqlite_where=text("state = 'waiting'"))
+
+row = _keyed(
+    "_row",
+    Column("scope", Integer, primary_key=True),
+    Column("tbl", Integer, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("identity", LargeBinary, primary_key=True),
+    Column("batch", Integer, nullable=False),  # the insert: base of every register without writes of its own
+    Column("time", BigInteger, nullable=False),
+    Column("alive_batch", Integer),  # last write of `alive`; null: the insert's
+    Column("alive_time", BigInteger),
+    Column("alive", Integer, nullable=False, server_default="1"),
+    Column("born", BigInteger),  # oldest insert's time; null: this insert's
+    Column("shown", Integer, nullable=False, server_default="1"),
+    Column("contested", Integer, nullable=False, server_default="0"),  # not plain: merging must look here
+    Column("hidden", LargeBinary),  # base values of a row the table does not show
+)
+Index("_row_contested", row.c.scope, row.c.tbl, row.c.id, sqlite_where=text("contested = 1"))
+
+write = _keyed(
+    "_write",
+    Column("scope", Integer, primary_key=True),
+    Column("tbl", Integer, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("identity", LargeBinary, primary_key=True),
+    Column("register", Text, primary_key=True),
+    Column("element", Text, primary_key=True),
+    Column("batch", Integer, primary_key=True),
+    Column("time", BigInteger, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    Column("held", Integer, nullable=False, server_default="0"),
+)
+
+conflict = Table(
+    "_conflict",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("scope", Integer, nullable=False),
+    Column("tbl", Integer, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("identity", LargeBinary, nullable=False),
+    Column("field", Text, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("state", Text, nullable=False),  # open | settled | overturned | overwritten | superseded
+    Column("live", Integer, nullable=False),  # 1 while the register holds exactly these writes
+    Column("writes", LargeBinary, nullable=False),
+    Column("noted_ms", BigInteger, nullable=False),
+)
+Index("_conflict_live", conflict.c.scope, conflict.c.tbl, conflict.c.id, sqlite_where=text("live = 1"))
+
+certificate = _keyed(
+    "_certificate",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("path", LargeBinary, nullable=False),
+)
+
+peer = _keyed(
+    "_peer",
+    Column("unit", Text, primary_key=True),
+    Column("last_ok_ms", BigInteger),
+    Column("last_error", Text),
+    Column("last_error_ms", BigInteger),
+    Column("clock_skew_ms", BigInteger),
+    Column("certificate", LargeBinary),
+    Column("fenced", Text),
+)
+
+peer_head = _keyed(
+    "_peer_head",
+    Column("unit", Text, primary_key=True),
+    Column("stream", Integer, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+fork = Table(
+    "_fork",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("stream", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("first_header", LargeBinary, nullable=False),
+    Column("first_signature", LargeBinary, nullable=False),
+    Column("second_header", LargeBinary, nullable=False),
+    Column("second_signature", LargeBinary, nullable=False),
+    Column("noted_ms", BigInteger, nullable=False),
+    UniqueConstraint("stream", "seq"),
+)
+
+invitation = _keyed(
+    "_invitation",
+    Column("certificate", LargeBinary, primary_key=True),  # SHA-256
+    Column("unit", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("request", LargeBinary),  # SHA-256 of the request that spent it
+    Column("response", LargeBinary),
+)
+
+set_aside = _keyed(
+    "_set_aside",
+    Column("unit", Text, primary_key=True),
+    Column("tbl", Integer, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("noted_ms", BigInteger, nullable=False),
+)
+
+# Computed digests by scope, good for one state of applied heads and registry.
+digest = _keyed(
+    "_digest",
+    Column("scope", Text, primary_key=True),
+    Column("state", LargeBinary, nullable=False),
+    Column("columns", LargeBinary, nullable=False),
+)
+
+
+def create_own_tables(connection: Connection) -> None:
+    """Create what is missing; says nothing about the registry's tables."""
+    metadata.create_all(connection)

@@ -1,0 +1,120 @@
+"""Streams, heads and vectors as they are kept.
+
+Role: numbers for scopes and streams; held and applied heads; what a stream's applied head had seen.
+Reach: storage tables. Invariant: heads only go forward, inside the transaction that stores or applies the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
+from conflict.vector import Vector
+from node.storage.engine import bulk, execute
+
+OPEN, FROZEN, REFUSED = "open", "frozen", "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """One stream as kept: ``held`` is stored and verified without a gap, ``applied`` is merged. None before the
+    first."""
+
+    no: int
+    stream: StreamId
+    held: Head | None
+    applied: Head | None
+    state: str
+    reason: str | None
+
+
+_COLUMNS = "no, origin, epoch, scope, held_seq, held_hash, applied_seq, applied_hash, state, reason"
+
+
+def _row(values: tuple[object, ...]) -> StreamRow:
+    no, origin, epoch, scope, held_seq, held_hash, applied_seq, applied_hash, state, reason = values
+    stream = StreamId(UnitPath(str(origin)), Epoch(str(epoch)), Scope(str(scope)))
+    held = Head(stream, int(str(held_seq)), bytes(held_hash)) if isinstance(held_hash, bytes) else None
+    applied = Head(stream, int(str(applied_seq)), bytes(applied_hash)) if isinstance(applied_hash, bytes) else None
+    return StreamRow(int(str(no)), stream, held, applied, str(state), None if reason is None else str(reason))
+
+
+def scope_no(connection: Connection, name: str) -> int:
+    """The local number of a scope, given on first use."""
+    found = execute(connection, "SELECT no FROM _scope WHERE name = ?", (name,)).scalar()
+    if found is None:
+        found = execute(connection, "INSERT INTO _scope (name) VALUES (?) RETURNING no", (name,)).scalar_one()
+    return int(found)
+
+
+def stream_row(connection: Connection, stream: StreamId) -> StreamRow:
+    """The stream's row, made on first mention."""
+    key = (stream.origin, stream.epoch, stream.scope)
+    sql = f"SELECT {_COLUMNS} FROM _stream WHERE origin = ? AND epoch = ? AND scope = ?"
+    found = execute(connection, sql, key).one_or_none()
+    if found is None:
+        execute(connection, "INSERT INTO _stream (origin, epoch, scope) VALUES (?, ?, ?)", key)
+        found = execute(connection, sql, key).one()
+    return _row(tuple(found))
+
+
+def find_stream(connection: Connection, stream: StreamId) -> StreamRow | None:
+    """The stream's row, if there is one."""
+    sql = f"SELECT {_COLUMNS} FROM _stream WHERE origin = ? AND epoch = ? AND scope = ?"
+    found = execute(connection, sql, (stream.origin, stream.epoch, stream.scope)).one_or_none()
+    return None if found is None else _row(tuple(found))
+
+
+def streams(connection: Connection, scope: str | None = None) -> list[StreamRow]:
+    """All streams, or those of one scope."""
+    where, values = ("", ()) if scope is None else (" WHERE scope = ?", (scope,))
+    return [_row(tuple(each)) for each in execute(connection, f"SELECT {_COLUMNS} FROM _stream{where}", values)]
+
+
+def held_heads(connection: Connection) -> dict[StreamId, Head]:
+    """What this node holds: named in hello, heads and acks."""
+    return {row.stream: row.held for row in streams(connection) if row.held is not None}
+
+
+def applied_heads(connection: Connection, scope: str) -> list[Head]:
+    """What this node has merged in one scope: what ``seen`` says of the next batch sealed here."""
+    return [row.applied for row in streams(connection, scope) if row.applied is not None]
+
+
+def seen_by(connection: Connection, stream_no: int) -> Vector:
+    """What the stream's applied head had seen of the scope's other streams."""
+    rows = execute(
+        connection,
+        "SELECT origin, epoch, scope, seq, hash FROM _seen JOIN _stream ON _stream.no = _seen.of WHERE stream = ?",
+        (stream_no,),
+    )
+    return Vector.of(
+        Head(StreamId(UnitPath(origin), Epoch(epoch), Scope(scope)), seq, digest)
+        for origin, epoch, scope, seq, digest in rows
+    )
+
+
+def note_seen(connection: Connection, stream_no: int, delta: Iterable[Head]) -> None:
+    """Fold a batch's ``seen_delta`` into what its stream had seen."""
+    bulk(
+        connection,
+        "INSERT INTO _seen (stream, of, seq, hash) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (stream, of) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+        [(stream_no, stream_row(connection, head.stream).no, head.seq, head.hash) for head in delta],
+    )
+
+
+def advance_held(connection: Connection, no: int, head: Head) -> None:
+    execute(connection, "UPDATE _stream SET held_seq = ?, held_hash = ? WHERE no = ?", (head.seq, head.hash, no))
+
+
+def advance_applied(connection: Connection, no: int, head: Head) -> None:
+    execute(connection, "UPDATE _stream SET applied_seq = ?, applied_hash = ? WHERE no = ?", (head.seq, head.hash, no))
+
+
+def leave(connection: Connection, no: int, state: str, reason: str) -> None:
+    """Freeze or refuse a stream: nothing more of it is taken until someone has looked."""
+    execute(connection, "UPDATE _stream SET state = ?, reason = ? WHERE no = ? AND state = 'open'", (state, reason, no))

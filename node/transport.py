@@ -1,0 +1,130 @@
+"""gRPC with mutual TLS: channels to a parent, servers for children, and what a connection proves about its peer.
+
+Role: credentials, limits, raw frames in and out, typed errors across a call.
+Reach: grpc, node.keys. Invariant: TLS 1.3 or nothing: an ECDSA key with no ECDSA suite for TLS 1.2 leaves no older
+version to agree on, and each call is checked besides.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+os.environ["GRPC_SSL_CIPHER_SUITES"] = (
+    "ECDHE-RSA-AES256-GCM-SHA384"  # before grpc starts; TLS 1.3 has suites of its own
+)
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # handshake failures are logged by us, in words
+
+import grpc
+import grpc.aio
+
+from node.keys import from_pem
+from sync_engine import errors
+from sync_engine.certificates import Certified, verify_enrolment_path, verify_link_path
+from sync_engine.errors import BadCertificate, LinkFault, PortTaken, Refused, ReplicationError
+from sync_engine.limits import FRAME_BYTES_MAX
+from sync_engine.names import dns_name
+
+SERVICE = "dongbo.v1.SyncService"
+EXCHANGE, ENROL = f"/{SERVICE}/Exchange", f"/{SERVICE}/Enrol"
+
+_LIMITS = [
+    ("grpc.max_receive_message_length", FRAME_BYTES_MAX + 1024),
+    ("grpc.max_send_message_length", FRAME_BYTES_MAX + 1024),
+    ("grpc.keepalive_time_ms", 30_000),  # a half-open link is noticed
+    ("grpc.keepalive_timeout_ms", 20_000),
+]
+SERVER_OPTIONS = [
+    *_LIMITS,
+    ("grpc.max_concurrent_streams", 4),  # of one connection; more are told to wait, not dropped
+    ("grpc.max_connection_age_ms", 3_600_000),  # a certificate that ended does not live on in an open connection
+    ("grpc.max_connection_age_grace_ms", 600_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.so_reuseport", 0),  # else a second server takes the port in silence
+]
+
+
+def channel_to(address: str, unit: str, *, key: bytes, chain: bytes, root: bytes) -> grpc.aio.Channel:
+    """A channel to ``unit`` at ``address``; whoever answers must hold that unit's certificate. PEM throughout."""
+    credentials = grpc.ssl_channel_credentials(root_certificates=root, private_key=key, certificate_chain=chain)
+    options = [*_LIMITS, ("grpc.ssl_target_name_override", dns_name(unit)), ("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def server_credentials(*, key: bytes, chain: bytes, root: bytes) -> grpc.ServerCredentials:
+    """A server that no one reaches without a certificate of this tree."""
+    return grpc.ssl_server_credentials([(key, chain)], root_certificates=root, require_client_auth=True)
+
+
+def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:
+    """The port bound. Raises PortTaken."""
+    try:
+        port = int(server.add_secure_port(address, credentials))
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise PortTaken(
+            f"cannot listen on {address}: the port is taken, or the address is not this machine's",
+            hint="choose another with 'listen' in node.toml, or end the program that has it",
+        )
+    return port
+
+
+def peer_of(context: grpc.aio.ServicerContext[Any, Any], tree_id: bytes, root: bytes, now: datetime) -> Certified:
+    """Who is calling, proven by the certificates it sent in the handshake. Raises BadCertificate or WrongTree.
+
+    Chain and root are checked again by our own rules: grpc accepts more than we do.
+    """
+    auth = {name: list(values) for name, values in context.auth_context().items()}
+    if auth.get("ssl_tls_version", [b""])[0] != b"TLSv1.3":
+        raise BadCertificate("the connection is not TLS 1.3")
+    leaf = from_pem(auth["x509_pem_cert"][0])
+    above = auth.get("x509_pem_cert_chain", [b""])[0]  # empty where the root itself certified the caller
+    sent = [der for der in (from_pem(above) if above else ()) if der not in (*leaf, root)]
+    path = (*leaf, *sent, root)
+    names = auth.get("x509_subject_alternative_name", [])
+    if any(name.startswith(b"enrol.") for name in names):
+        return verify_enrolment_path(path, tree_id, now)
+    return verify_link_path(path, tree_id, now)
+
+
+async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: ReplicationError) -> None:
+    """End a call with a typed error that the other side can show."""
+    words = json.dumps({"code": error.code, "message": str(error), "hint": error.hint})
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, words)
+
+
+_UNAVAILABLE = "no answer: the parent is not running, the line is down, or it does not accept this node's certificate"
+_STATUS_WORDS = {
+    grpc.StatusCode.UNAVAILABLE: _UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: "no answer in time",
+    grpc.StatusCode.CANCELLED: "the connection was closed",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "the other side is overloaded or a message was too large",
+    grpc.StatusCode.UNAUTHENTICATED: "the other side does not accept this node's certificate",
+    grpc.StatusCode.PERMISSION_DENIED: "the other side does not allow this",
+    grpc.StatusCode.UNIMPLEMENTED: "what answers there is not a dongbo node of a version that understands this",
+}
+
+
+def error_of(error: grpc.aio.AioRpcError, address: str) -> ReplicationError:
+    """Every gRPC status as one of our errors: a peer's typed refusal comes back as that type."""
+    status = error.code()
+    if status is grpc.StatusCode.FAILED_PRECONDITION:
+        try:
+            said = json.loads(error.details() or "")
+            kind = getattr(errors, str(said["code"]), Refused)
+            if isinstance(kind, type) and issubclass(kind, errors.RemoteFault | errors.Fenced):
+                return kind(str(said["message"])[:500], hint=str(said["hint"])[:500])
+            return Refused(str(said["message"])[:500], hint=str(said["hint"])[:500])
+        except (ValueError, KeyError, TypeError):
+            return Refused("the other side refused without saying why")
+    words = _STATUS_WORDS.get(status, f"the call ended with {status.name}")
+    return LinkFault(f"{address}: {words}")
+
+
+def handlers(pairs: Iterable[tuple[str, grpc.RpcMethodHandler[Any, Any]]]) -> grpc.GenericRpcHandler:
+    """A service whose methods speak raw bytes, so that limits are checked before anything is parsed."""
+    return grpc.method_handlers_generic_handler(SERVICE, dict(pairs))

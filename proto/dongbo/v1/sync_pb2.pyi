@@ -1,0 +1,186 @@
+from dongbo.v1 import batch_pb2 as _batch_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Frame(_message.Message):
+    __slots__ = ("hello", "heads", "certificates", "batch", "ack", "credit", "refusal", "fork", "receipt", "done")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    FORK_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    heads: Heads
+    certificates: Certificates
+    batch: bytes
+    ack: Ack
+    credit: Credit
+    refusal: Refusal
+    fork: ForkProof
+    receipt: Receipt
+    done: Done
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., certificates: _Optional[_Union[Certificates, _Mapping]] = ..., batch: _Optional[bytes] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., fork: _Optional[_Union[ForkProof, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("major", "minor", "software", "tree_id", "node_certificate_sha256", "unit", "epoch", "registry_version", "time", "nonce", "digest")
+    MAJOR_FIELD_NUMBER: _ClassVar[int]
+    MINOR_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    TREE_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_CERTIFICATE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REGISTRY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    major: int
+    minor: int
+    software: str
+    tree_id: bytes
+    node_certificate_sha256: bytes
+    unit: str
+    epoch: int
+    registry_version: _batch_pb2.RegistryVersion
+    time: int
+    nonce: bytes
+    digest: bytes
+    def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., software: _Optional[str] = ..., tree_id: _Optional[bytes] = ..., node_certificate_sha256: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., registry_version: _Optional[_Union[_batch_pb2.RegistryVersion, _Mapping]] = ..., time: _Optional[int] = ..., nonce: _Optional[bytes] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class ScopeHeads(_message.Message):
+    __slots__ = ("scope", "heads")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    heads: _containers.RepeatedCompositeFieldContainer[_batch_pb2.Head]
+    def __init__(self, scope: _Optional[str] = ..., heads: _Optional[_Iterable[_Union[_batch_pb2.Head, _Mapping]]] = ...) -> None: ...
+
+class Heads(_message.Message):
+    __slots__ = ("scopes",)
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    scopes: _containers.RepeatedCompositeFieldContainer[ScopeHeads]
+    def __init__(self, scopes: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ...) -> None: ...
+
+class Certificates(_message.Message):
+    __slots__ = ("paths",)
+    PATHS_FIELD_NUMBER: _ClassVar[int]
+    paths: _containers.RepeatedCompositeFieldContainer[CertificatePath]
+    def __init__(self, paths: _Optional[_Iterable[_Union[CertificatePath, _Mapping]]] = ...) -> None: ...
+
+class CertificatePath(_message.Message):
+    __slots__ = ("certificates",)
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Ack(_message.Message):
+    __slots__ = ("scopes",)
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    scopes: _containers.RepeatedCompositeFieldContainer[ScopeHeads]
+    def __init__(self, scopes: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ...) -> None: ...
+
+class Credit(_message.Message):
+    __slots__ = ("bytes",)
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    bytes: int
+    def __init__(self, bytes: _Optional[int] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("scope", "head", "reason")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    head: _batch_pb2.Head
+    reason: str
+    def __init__(self, scope: _Optional[str] = ..., head: _Optional[_Union[_batch_pb2.Head, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ForkProof(_message.Message):
+    __slots__ = ("first_header", "first_signature", "second_header", "second_signature")
+    FIRST_HEADER_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    SECOND_HEADER_FIELD_NUMBER: _ClassVar[int]
+    SECOND_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    first_header: bytes
+    first_signature: bytes
+    second_header: bytes
+    second_signature: bytes
+    def __init__(self, first_header: _Optional[bytes] = ..., first_signature: _Optional[bytes] = ..., second_header: _Optional[bytes] = ..., second_signature: _Optional[bytes] = ...) -> None: ...
+
+class ScopeDigest(_message.Message):
+    __slots__ = ("scope", "applied_heads", "table", "column", "sha256", "rows")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_HEADS_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    applied_heads: _containers.RepeatedCompositeFieldContainer[_batch_pb2.Head]
+    table: str
+    column: str
+    sha256: bytes
+    rows: int
+    def __init__(self, scope: _Optional[str] = ..., applied_heads: _Optional[_Iterable[_Union[_batch_pb2.Head, _Mapping]]] = ..., table: _Optional[str] = ..., column: _Optional[str] = ..., sha256: _Optional[bytes] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class ReceiptBody(_message.Message):
+    __slots__ = ("unit", "epoch", "peer", "held_heads", "digests", "time")
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    HELD_HEADS_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    unit: str
+    epoch: int
+    peer: str
+    held_heads: _containers.RepeatedCompositeFieldContainer[ScopeHeads]
+    digests: _containers.RepeatedCompositeFieldContainer[ScopeDigest]
+    time: int
+    def __init__(self, unit: _Optional[str] = ..., epoch: _Optional[int] = ..., peer: _Optional[str] = ..., held_heads: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ..., digests: _Optional[_Iterable[_Union[ScopeDigest, _Mapping]]] = ..., time: _Optional[int] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("body", "signature")
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    body: bytes
+    signature: bytes
+    def __init__(self, body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Done(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class EnrolRequest(_message.Message):
+    __slots__ = ("node_request", "ca_request", "epoch", "software")
+    NODE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    CA_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    node_request: bytes
+    ca_request: bytes
+    epoch: int
+    software: str
+    def __init__(self, node_request: _Optional[bytes] = ..., ca_request: _Optional[bytes] = ..., epoch: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+
+class EnrolResponse(_message.Message):
+    __slots__ = ("unit", "name", "node_path", "ca_certificate")
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NODE_PATH_FIELD_NUMBER: _ClassVar[int]
+    CA_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    unit: str
+    name: str
+    node_path: _containers.RepeatedScalarFieldContainer[bytes]
+    ca_certificate: bytes
+    def __init__(self, unit: _Optional[str] = ..., name: _Optional[str] = ..., node_path: _Optional[_Iterable[bytes]] = ..., ca_certificate: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Decides: registry model, sealing, codec, verification, exchange, merge planning. Performs nothing."""

@@ -1,0 +1,55 @@
+"""Digests: what two nodes that hold the same registers have in common, column by column.
+
+Role: fold rows' registers into 256 buckets a column, and buckets into one value.
+Reach: the standard library, msgspec. Source: protocol, "Digest". Invariant: registers only, never what a table shows:
+equal applied heads imply equal digests in every column that both hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+BUCKETS = 256
+_ENCODE = msgspec.msgpack.Encoder().encode
+
+
+def bucket_of(key: str) -> int:
+    """A row's bucket: the first byte of SHA-256 over its id."""
+    return sha256(key.encode()).digest()[0]
+
+
+@dataclass(slots=True)
+class ColumnDigest:
+    """One column's buckets. Rows must come sorted by (id, identity)."""
+
+    buckets: list[bytearray] = field(default_factory=lambda: [bytearray() for _ in range(BUCKETS)])
+    hashes: list[Any] = field(default_factory=lambda: [sha256() for _ in range(BUCKETS)])
+
+    def add(self, bucket: int, key: str, identity: bytes, writes: Any) -> None:
+        """A row's register: its writes as sorted (unit, time, value)."""
+        self.buckets[bucket] += _ENCODE((key, identity, writes))
+
+    def flush(self) -> None:
+        """Hash what has been added, so that memory stays bounded."""
+        for at, raw in enumerate(self.buckets):
+            if raw:
+                self.hashes[at].update(raw)
+                raw.clear()
+
+    def value(self) -> bytes:
+        """SHA-256 over the bucket hashes."""
+        self.flush()
+        return sha256(b"".join(each.digest() for each in self.hashes)).digest()
+
+
+def scope_digest(columns: Mapping[str, bytes], readable_by_all: Iterable[str]) -> bytes:
+    """One value for a scope: over the columns that every level may read, by name."""
+    digest = sha256()
+    for name in sorted(readable_by_all):
+        digest.update(name.encode() + b"\0" + columns[name])
+    return digest.digest()

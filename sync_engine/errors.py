@@ -1,0 +1,152 @@
+"""Errors, grouped by what the catcher can do. None carries personal data.
+
+ReplicationError          hint= says what an operator can do
+├── RemoteFault           the peer sent it          -> leave that stream or link, say so, let the others go on
+│   ├── Malformed, BadSignature, BadCertificate, OutOfScope, WrongTree, IncompatibleVersion, LimitExceeded, Forked,
+│   │   RuleBroken
+│   └── Refused           the peer said no          -> tell the operator the peer's words
+├── LocalFault            our store, setup or input -> stop this command, change nothing, tell the operator
+│   ├── BadName, RegistryError, BadInput, BadInvitation, RowTooLarge
+│   ├── HomeLocked, NotSetUp, AlreadySetUp, PortTaken, DiskFull
+│   └── Fenced            this node may not go on   -> recover
+└── LinkFault             nobody's fault            -> back off, reconnect, resume
+"""
+
+from __future__ import annotations
+
+from conflict.values import Head
+
+
+class ReplicationError(Exception):
+    """``str(error)`` says what is wrong in one line; ``hint`` what the operator can do next."""
+
+    default_hint = ""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint or self.default_hint
+
+    @property
+    def code(self) -> str:
+        """The error's stable name on the wire, in JSON and in counters."""
+        return type(self).__name__
+
+
+class RemoteFault(ReplicationError):
+    """The peer, or an origin behind it, sent something that must not be taken."""
+
+
+class Malformed(RemoteFault):
+    """Bytes that do not parse, or break the format."""
+
+
+class LimitExceeded(RemoteFault):
+    """Larger than the protocol allows; found before memory was spent on it."""
+
+
+class BadSignature(RemoteFault):
+    """Bytes that match no signed header."""
+
+
+class BadCertificate(RemoteFault):
+    """A certificate path that does not prove the unit it claims."""
+
+
+class OutOfScope(RemoteFault):
+    """A stream that may not travel here, or whose origin may not write it."""
+
+
+class WrongTree(RemoteFault):
+    """The peer belongs to another tree."""
+
+    default_hint = "check the address, and that the invitation came from your own parent"
+
+
+class IncompatibleVersion(RemoteFault):
+    """The peer speaks another major version of the protocol."""
+
+    default_hint = "upgrade the older of the two nodes"
+
+
+class RuleBroken(RemoteFault):
+    """A batch that its origin did sign and that breaks a rule: its stream is left, the others go on."""
+
+    def __init__(self, message: str, *, head: Head) -> None:
+        super().__init__(message, hint=f"{head.stream.origin} must look into what its node sealed")
+        self.head = head
+
+
+class Forked(RemoteFault):
+    """Two signed batches at one place of one stream: proof is kept, the stream is frozen."""
+
+    default_hint = "the origin was restored from an old image or cloned: run 'dongbo recover' there"
+
+
+class Refused(RemoteFault):
+    """The peer refused, in its own words."""
+
+
+class LocalFault(ReplicationError):
+    """Our own store, setup or input."""
+
+
+class BadName(LocalFault):
+    """Not a unit's name or a scope."""
+
+
+class BadInput(LocalFault):
+    """A value that the table may not hold."""
+
+
+class BadInvitation(LocalFault):
+    """An invitation that was cut, mistyped or made up."""
+
+    default_hint = "copy the whole token again, or ask the parent unit for a new one"
+
+
+class RegistryError(LocalFault):
+    """The registry file is wrong; ``line`` (from 1) says where."""
+
+    def __init__(self, message: str, *, line: int, hint: str = "") -> None:
+        super().__init__(f"registry line {line}: {message}", hint=hint)
+        self.line = line
+
+
+class RowTooLarge(LocalFault):
+    """One row over the limit: it stays local and stops nothing."""
+
+
+class HomeLocked(LocalFault):
+    """Another process works on this home."""
+
+
+class NotSetUp(LocalFault):
+    """There is no node in this home yet."""
+
+    default_hint = "make one with 'dongbo init' (a tree's root) or 'dongbo join' (with an invitation)"
+
+
+class AlreadySetUp(LocalFault):
+    """There is a node in this home already."""
+
+
+class PortTaken(LocalFault):
+    """The address to listen on is in use."""
+
+
+class DiskFull(LocalFault):
+    """No space left where the node keeps its data; nothing was half-written."""
+
+    default_hint = "free some space; the node goes on by itself"
+
+
+class Fenced(LocalFault):
+    """This node must not seal or ship until it has been recovered."""
+
+    default_hint = "run 'dongbo recover'"
+
+
+class LinkFault(ReplicationError):
+    """The link or the peer's service failed; trying again later is enough."""
+
+    default_hint = "the node tries again by itself; check the line if it goes on"

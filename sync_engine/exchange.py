@@ -1,0 +1,273 @@
+"""One session between a child and its parent, as a state machine.
+
+Role: told what arrives and what the shell has done, name what to do next; a bundle will be one side of this, written
+down.
+Reach: frames, names. Invariant: an Ack is named only after the shell reports a batch durable; nothing is assumed of
+the peer but what it said in this session, because either side may have been restored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TypeAlias
+
+from conflict.values import Head, StreamId, UnitPath
+from sync_engine import frames
+from sync_engine.errors import Fenced, IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
+from sync_engine.frames import Ack, BatchFrame, Certificates, Credit, Done, Frame, HeadsFrame, Hello, Refusal
+from sync_engine.names import CATALOG, REGISTRY, is_shared
+
+CREDIT_BYTES = 16 * 1024 * 1024
+"""How far a sender may run ahead of what the receiver has stored: both sides' memory is bounded by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Verify and store a batch, then report ``on_stored`` or ``on_refused``."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCertificates:
+    paths: tuple[tuple[bytes, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The part of a stream that the peer lacks: after ``after`` (None: from its beginning) up to ``upto``."""
+
+    stream: StreamId
+    after: Head | None
+    upto: Head
+
+    @property
+    def batches(self) -> int:
+        return self.upto.seq - (self.after.seq if self.after else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ship:
+    """Send these, scope by scope in this order and within a scope in local order; then report ``on_shipped``."""
+
+    scopes: tuple[tuple[Span, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHolds:
+    """The peer said that it has these, durably."""
+
+    heads: tuple[Head, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerForked:
+    """At the place of ``theirs`` this node has another batch: proof is due, the stream is frozen, the rest goes on."""
+
+    theirs: Head
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMet:
+    """The peer introduced itself: who it is, and how far its clock is from ours (milliseconds, theirs minus ours)."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Nothing is left to do or to wait for."""
+
+
+Effect: TypeAlias = Send | Store | StoreCertificates | Ship | PeerHolds | PeerForked | PeerMet | Finish
+
+
+def digest_of(heads: Iterable[Head]) -> bytes:
+    """What hello carries: SHA-256 over the held heads of the shared scopes."""
+    digest = sha256()
+    for head in sorted(heads):
+        digest.update(f"{head.stream.origin}\0{head.stream.epoch}\0{head.stream.scope}\0{head.seq}\0".encode())
+        digest.update(head.hash)
+    return digest.digest()
+
+
+def shared_heads(heads: frames.Heads, child: str) -> dict[StreamId, Head]:
+    """The heads of the scopes that travel between ``child`` and its parent."""
+    return {stream: head for stream, head in heads.items() if is_shared(stream.scope, child)}
+
+
+def sending_order(spans: Iterable[Span]) -> tuple[tuple[Span, ...], ...]:
+    """Registry, then catalogues (others wait for them), then small scopes before large backlogs."""
+    by_scope: dict[str, list[Span]] = {}
+    for span in spans:
+        by_scope.setdefault(span.stream.scope, []).append(span)
+
+    def rank(scope: str) -> tuple[int, int, str]:
+        kind = 0 if scope.endswith(REGISTRY) else 1 if scope.endswith(CATALOG) else 2
+        return kind, sum(span.batches for span in by_scope[scope]), scope
+
+    return tuple(tuple(by_scope[scope]) for scope in sorted(by_scope, key=rank))
+
+
+class Exchange:
+    """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins."""
+
+    def __init__(self, hello: Hello, held: Mapping[StreamId, Head], *, child: UnitPath, peer: UnitPath) -> None:
+        self.hello = hello
+        self.held = dict(held)
+        self.child, self.peer = child, peer
+        self.dials = hello.unit == child
+        self.peer_hello: Hello | None = None
+        self._unacked: dict[StreamId, int] = {}
+        self._refused: set[StreamId] = set()
+        self._granted = self._received = 0  # of what the peer may send us
+        self._credit = self._sent = 0  # of what we may send
+        self._storing = 0
+        self._compared = self._shipped = self._peer_done = self._finished = False
+
+    # --- what the shell reports ---
+
+    def start(self) -> list[Effect]:
+        """The child speaks first."""
+        return [Send(self.hello)] if self.dials else []
+
+    def on_frame(self, frame: Frame) -> list[Effect]:
+        """Raises a RemoteFault when the peer broke the protocol; the session is over then."""
+        if self.peer_hello is None and not isinstance(frame, Hello):
+            raise Malformed("the peer spoke before introducing itself")
+        match frame:
+            case Hello():
+                return self._on_hello(frame)
+            case HeadsFrame(heads):
+                return self._on_heads(heads)
+            case Certificates(paths):
+                return [StoreCertificates(paths)]
+            case BatchFrame(data):
+                return self._on_batch(data)
+            case Ack(heads):
+                return self._on_ack(heads)
+            case Credit(total):
+                self._credit = max(self._credit, total)
+                return []
+            case Refusal(head):
+                self._refused.add(head.stream)
+                self._unacked.pop(head.stream, None)
+                return self._finish_if_due()
+            case Done():
+                self._peer_done = True
+                return self._finish_if_due()
+            case _:
+                return []
+
+    def on_stored(self, head: Head | None, size: int) -> list[Effect]:
+        """A batch is durable (its stream is held up to ``head``), or was dropped (None)."""
+        self._storing -= 1
+        self._granted += size
+        effects: list[Effect] = [Send(Credit(self._granted))]
+        if head is not None:
+            effects.insert(0, Send(Ack((head,))))
+        return effects + self._finish_if_due()
+
+    def on_refused(self, head: Head, reason: str, size: int) -> list[Effect]:
+        """A batch its origin signed breaks a rule: say so, go on with the other streams."""
+        return [Send(Refusal(head, reason)), *self.on_stored(None, size)]
+
+    def may_send(self, size: int) -> bool:
+        """Whether the peer's credit allows a batch of ``size`` bytes."""
+        return self._sent + size <= self._credit
+
+    def on_sent(self, head: Head, size: int) -> None:
+        """A batch has gone out."""
+        self._sent += size
+        self._unacked[head.stream] = head.seq
+
+    def is_refused(self, stream: StreamId) -> bool:
+        """Whether the peer refused a batch of this stream: nothing more of it is sent in this session."""
+        return stream in self._refused
+
+    def on_shipped(self) -> list[Effect]:
+        """All that the peer lacked has been sent."""
+        self._shipped = True
+        return [Send(Done()), *self._finish_if_due()]
+
+    # --- what follows from it ---
+
+    def _on_hello(self, theirs: Hello) -> list[Effect]:
+        if self.peer_hello is not None:
+            raise Malformed("the peer introduced itself twice")
+        if theirs.major != frames.MAJOR:
+            raise IncompatibleVersion(
+                f"{theirs.unit} speaks protocol {theirs.major}.{theirs.minor}, this node {frames.MAJOR}.{frames.MINOR}"
+            )
+        if theirs.tree_id != self.hello.tree_id:
+            raise WrongTree(f"{theirs.unit} belongs to another tree")
+        if theirs.unit != self.peer:
+            raise OutOfScope(f"the peer calls itself {theirs.unit}, its certificate {self.peer}")
+        self.peer_hello = theirs
+        equal = theirs.digest == self.hello.digest
+        effects: list[Effect] = [PeerMet(theirs)]
+        if not self.dials:
+            effects.append(Send(self.hello))
+        if equal:
+            self._compared = self._shipped = self._peer_done = True
+            if not self.dials:
+                effects.append(Send(Done()))
+            return [*effects, PeerHolds(tuple(self.held.values())), *self._finish_if_due()]
+        self._granted = CREDIT_BYTES
+        return [*effects, Send(HeadsFrame(tuple(sorted(self.held.values())))), Send(Credit(self._granted))]
+
+    def _on_heads(self, theirs: tuple[Head, ...]) -> list[Effect]:
+        if self._compared:
+            raise Malformed("the peer named its heads twice")
+        self._compared = True
+        if any(not is_shared(head.stream.scope, self.child) for head in theirs):
+            raise OutOfScope("the peer names a scope that does not travel here")
+        known = {head.stream: head for head in theirs}
+        self._refuse_to_repeat_history(known)
+        effects: list[Effect] = []
+        spans = []
+        for stream, mine in self.held.items():
+            head = known.get(stream)
+            if head is None or head.seq < mine.seq:
+                spans.append(Span(stream, head, mine))
+            elif head.seq == mine.seq and head.hash != mine.hash:
+                effects.append(PeerForked(head))
+        return [PeerHolds(theirs), *effects, Ship(sending_order(spans))]
+
+    def _refuse_to_repeat_history(self, theirs: Mapping[StreamId, Head]) -> None:
+        """A side that is behind on its own streams was restored from an older image, or has been cloned."""
+        for stream, head in theirs.items():
+            mine = self.held.get(stream)
+            if stream.origin == self.hello.unit and (mine is None or mine.seq < head.seq):
+                raise Fenced(
+                    f"{self.peer} holds batches of this node that this node does not have: it was restored from an"
+                    " older copy, or runs twice"
+                )
+
+    def _on_batch(self, data: bytes) -> list[Effect]:
+        self._received += len(data)
+        if not self._compared or self._received > self._granted:
+            raise LimitExceeded("the peer sent more than it was allowed to")
+        self._storing += 1
+        return [Store(data)]
+
+    def _on_ack(self, heads: tuple[Head, ...]) -> list[Effect]:
+        for head in heads:
+            if self._unacked.get(head.stream, 0) <= head.seq:
+                self._unacked.pop(head.stream, None)
+        return [PeerHolds(heads), *self._finish_if_due()]
+
+    def _finish_if_due(self) -> list[Effect]:
+        """The child ends a session, once all it sent is acknowledged and all it was sent is stored."""
+        due = self._compared and self._shipped and self._peer_done and not self._unacked and not self._storing
+        if not due or self._finished or not self.dials:
+            return []
+        self._finished = True
+        return [Finish()]

@@ -1,0 +1,242 @@
+"""What two nodes say to each other, as values and as bytes.
+
+Role: encode and decode the frames of one session, bounded.
+Reach: the generated protobuf, batch. Source: protocol, "Exchange".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dongbo.v1 import batch_pb2, sync_pb2
+from google.protobuf.message import DecodeError
+
+from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
+from sync_engine import limits
+from sync_engine.batch import epoch_from_wire, epoch_to_wire, head_from_wire, head_to_wire
+from sync_engine.errors import BadName, LimitExceeded, Malformed
+from sync_engine.names import check_scope, check_unit
+from sync_engine.wire import guard
+
+MAJOR, MINOR = 1, 0
+
+Heads: TypeAlias = Mapping[StreamId, Head]
+"""Per stream the last contiguous verified batch stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first frame, both ways. ``time_ms`` informs about clocks and decides nothing."""
+
+    unit: UnitPath
+    epoch: Epoch
+    tree_id: bytes
+    certificate_sha256: bytes
+    registry_version: tuple[int, bytes]
+    time_ms: int
+    nonce: bytes
+    digest: bytes
+    software: str
+    major: int = MAJOR
+    minor: int = MINOR
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsFrame:
+    heads: tuple[Head, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Paths in DER, each leaf first and root last."""
+
+    paths: tuple[tuple[bytes, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFrame:
+    """A batch as its origin made it, opaque here."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Durable at the receiver: committed and synced."""
+
+    heads: tuple[Head, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """How many bytes of batches the other may have sent in this session, all told."""
+
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A signed batch that breaks a rule: its stream is left for this session, the others go on."""
+
+    head: Head
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForkProof:
+    """Two signed headers at one place of one stream: (header, signature) each."""
+
+    first: tuple[bytes, bytes]
+    second: tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Everything the speaker had to send has been sent."""
+
+
+Frame: TypeAlias = Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Done
+
+
+def _scopes_to_wire(heads: Iterable[Head]) -> list[sync_pb2.ScopeHeads]:
+    by_scope: dict[str, list[Head]] = {}
+    for head in sorted(heads):
+        by_scope.setdefault(head.stream.scope, []).append(head)
+    return [
+        sync_pb2.ScopeHeads(scope=scope, heads=[head_to_wire(head) for head in group])
+        for scope, group in by_scope.items()
+    ]
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame's bytes."""
+    return _to_wire(frame).SerializeToString()
+
+
+def _to_wire(frame: Frame) -> sync_pb2.Frame:
+    match frame:
+        case Hello():
+            return sync_pb2.Frame(hello=_hello_to_wire(frame))
+        case HeadsFrame(heads):
+            return sync_pb2.Frame(heads=sync_pb2.Heads(scopes=_scopes_to_wire(heads)))
+        case Certificates(paths):
+            wire = [sync_pb2.CertificatePath(certificates=path) for path in paths]
+            return sync_pb2.Frame(certificates=sync_pb2.Certificates(paths=wire))
+        case BatchFrame(data):
+            return sync_pb2.Frame(batch=data)
+        case Ack(heads):
+            return sync_pb2.Frame(ack=sync_pb2.Ack(scopes=_scopes_to_wire(heads)))
+        case Credit(total):
+            return sync_pb2.Frame(credit=sync_pb2.Credit(bytes=total))
+        case Refusal(head, reason):
+            refusal = sync_pb2.Refusal(scope=head.stream.scope, head=head_to_wire(head), reason=reason)
+            return sync_pb2.Frame(refusal=refusal)
+        case ForkProof((header, signature), (other, other_signature)):
+            proof = sync_pb2.ForkProof(
+                first_header=header,
+                first_signature=signature,
+                second_header=other,
+                second_signature=other_signature,
+            )
+            return sync_pb2.Frame(fork=proof)
+        case Done():
+            return sync_pb2.Frame(done=sync_pb2.Done())
+
+
+def _hello_to_wire(hello: Hello) -> sync_pb2.Hello:
+    return sync_pb2.Hello(
+        major=hello.major,
+        minor=hello.minor,
+        software=hello.software,
+        tree_id=hello.tree_id,
+        node_certificate_sha256=hello.certificate_sha256,
+        unit=hello.unit,
+        epoch=epoch_to_wire(hello.epoch),
+        registry_version=batch_pb2.RegistryVersion(number=hello.registry_version[0], sha256=hello.registry_version[1]),
+        time=hello.time_ms,
+        nonce=hello.nonce,
+        digest=hello.digest,
+    )
+
+
+def decode(data: bytes) -> Frame | None:
+    """The frame, or None for one of a newer minor version, to be passed over. Raises Malformed or LimitExceeded."""
+    if len(data) > limits.FRAME_BYTES_MAX:
+        raise LimitExceeded("a frame is too large")
+    spans = guard(data, dict.fromkeys(range(1, 11), 1))
+    if sum(len(found) for found in spans.values()) > 1:
+        raise Malformed("a frame says two things")
+    for number in (2, 5):  # heads and ack: lists of lists
+        for start, end in spans[number]:
+            _guard_scopes(data[start:end])
+    for start, end in spans[3]:
+        for a, b in guard(data[start:end], {1: limits.CERTIFICATES_MAX})[1]:
+            guard(data[start + a : start + b], {1: 32})
+    try:
+        wire = sync_pb2.Frame.FromString(data)
+    except DecodeError as error:
+        raise Malformed("a frame does not parse") from error
+    try:
+        return _from_wire(wire)
+    except BadName as error:
+        raise Malformed("a frame names no unit or scope") from error
+
+
+def _guard_scopes(data: bytes) -> None:
+    heads = 0
+    for start, end in guard(data, {1: limits.SCOPES_MAX})[1]:
+        heads += len(guard(data[start:end], {1: 1, 2: limits.HEADS_MAX})[2])
+        if heads > limits.HEADS_MAX:
+            raise LimitExceeded("a frame holds too many heads")
+
+
+def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
+    match wire.WhichOneof("kind"):
+        case "hello":
+            return _hello_from_wire(wire.hello)
+        case "heads":
+            return HeadsFrame(_heads_from_wire(wire.heads.scopes))
+        case "certificates":
+            return Certificates(tuple(tuple(path.certificates) for path in wire.certificates.paths))
+        case "batch":
+            return BatchFrame(wire.batch)
+        case "ack":
+            return Ack(_heads_from_wire(wire.ack.scopes))
+        case "credit":
+            return Credit(wire.credit.bytes)
+        case "refusal":
+            return Refusal(
+                head_from_wire(wire.refusal.head, check_scope(wire.refusal.scope)), wire.refusal.reason[:500]
+            )
+        case "fork":
+            fork = wire.fork
+            return ForkProof((fork.first_header, fork.first_signature), (fork.second_header, fork.second_signature))
+        case "done":
+            return Done()
+        case _:
+            return None
+
+
+def _heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
+    heads = tuple(head_from_wire(head, Scope(check_scope(scope.scope))) for scope in scopes for head in scope.heads)
+    if len({head.stream for head in heads}) != len(heads):
+        raise Malformed("a frame names two heads of one stream")
+    return heads
+
+
+def _hello_from_wire(hello: sync_pb2.Hello) -> Hello:
+    return Hello(
+        unit=check_unit(hello.unit),
+        epoch=epoch_from_wire(hello.epoch),
+        tree_id=hello.tree_id,
+        certificate_sha256=hello.node_certificate_sha256,
+        registry_version=(hello.registry_version.number, hello.registry_version.sha256),
+        time_ms=hello.time,
+        nonce=hello.nonce[:64],
+        digest=hello.digest,
+        software=hello.software[:100],
+        major=hello.major,
+        minor=hello.minor,
+    )

@@ -1,0 +1,43 @@
+"""The protocol's limits, each checked before memory is spent.
+
+Role: numbers with their reasons.
+Reach: nothing. Source: protocol, "Batch".
+"""
+
+ENTRIES_MAX = 5_000
+"""Entries (one per row and edit time) in one batch."""
+
+ENTRIES_SEALED = 2_000
+"""Entries we put into one batch ourselves: applying it stays well under WRITE_MS_MAX on a small PC, and costs a
+twentieth more on the wire than the largest batch would."""
+
+BATCH_BYTES_MAX = 4 * 1024 * 1024
+"""Compressed size of a whole batch."""
+
+HEADER_BYTES_MAX = 1024 * 1024
+PLAIN_BYTES_MAX = 32 * 1024 * 1024
+"""Decompressed size of all chunks of a batch."""
+
+PLAIN_BYTES_SEALED = 8 * 1024 * 1024
+"""Where sealing ends a batch of long rows, whatever their number."""
+
+ROW_BYTES_MAX = 1024 * 1024
+"""A longer row stays local and is reported."""
+
+SECTIONS_MAX = 64
+COLUMNS_MAX = 512
+COLUMNS_TOTAL_MAX = 8_192
+SEEN_MAX = 4_096
+"""Entries of one ``seen_delta``: depth times epochs; a thousand restores would still fit."""
+
+FRAME_BYTES_MAX = BATCH_BYTES_MAX + HEADER_BYTES_MAX + 64 * 1024
+WINDOW_BYTES_MAX = 8 * 1024 * 1024
+"""zstd's window: what decompressing one chunk may hold besides its output."""
+
+SCOPES_MAX = 200_000
+HEADS_MAX = 1_000_000
+CERTIFICATES_MAX = 10_000
+"""Of one message of heads or certificates."""
+
+WRITE_MS_MAX = 200
+"""No write transaction of ours is longer: a foreign client with a busy timeout of a second must never be refused."""

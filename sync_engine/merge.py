@@ -1,0 +1,305 @@
+"""Plans the merge of one key, register by register: the general path.
+
+Role: from what is held of a key and the entries of one batch, say what its registers become, which row the table
+shows, and which conflicts that makes or ends. Keys that nobody else has touched never come here (the fast path).
+Reach: conflict, registry model. Source: design, 5. Invariant: a pure function of what is held and what comes; the
+order in which batches arrive does not matter to registers, the shown row or conflict numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from conflict.numbers import conflict_number
+from conflict.policies import Policy, is_conflict, shown
+from conflict.register import add_write
+from conflict.values import Head, Value, Write
+from conflict.vector import Vector
+from sync_engine.batch import SectionKind
+from sync_engine.entries import Entries
+from sync_engine.registry import Register, Table
+
+ALIVE = "_alive"
+"""The register that every insert, edit and delete of a row writes: True, or False for a delete."""
+
+RegisterKey = tuple[str, str]
+"""(register, element): the element is empty except in a union, which has one register per element."""
+
+
+class Keep(Enum):
+    """A field whose only writes are held: the table keeps what it shows."""
+
+    KEEP = "keep"
+
+
+KEEP: Final = Keep.KEEP
+
+
+@dataclass(slots=True)
+class RowState:
+    """One identity's registers. ``base`` is its insert: the single write of every register in ``base_values`` that
+    has no entry of its own in ``writes`` (a union's base value is the tuple of its elements)."""
+
+    identity: bytes
+    base: Write
+    born: int
+    alive: frozenset[Write]
+    base_values: dict[str, Value] = field(default_factory=dict)
+    writes: dict[RegisterKey, frozenset[Write]] = field(default_factory=dict)
+
+    def is_explicit(self, register: Register) -> bool:
+        return (
+            any(name == register.name for name, _ in self.writes)
+            if register.is_union
+            else ((register.name, "") in self.writes)
+        )
+
+    def _base_write(self, value: Value) -> Write:
+        return Write(value, self.base.time, self.base.origin, self.base.dots)
+
+    def register(self, register: Register) -> dict[str, frozenset[Write]]:
+        """The register's writes by element: one element, the empty one, unless it is a union."""
+        if self.is_explicit(register):
+            return {element: writes for (name, element), writes in self.writes.items() if name == register.name}
+        if register.name not in self.base_values:
+            return {}
+        value = self.base_values[register.name]
+        if register.is_union:
+            assert isinstance(value, tuple)  # noqa: S101 - tells the type checker what a union's base is
+            return {str(element): frozenset({self._base_write(True)}) for element in value}
+        return {"": frozenset({self._base_write(value)})}
+
+    def put(self, register: Register, elements: Mapping[str, frozenset[Write]]) -> None:
+        """Store a register's writes explicitly."""
+        for element, writes in elements.items():
+            self.writes[(register.name, element)] = writes
+
+
+@dataclass(frozen=True, slots=True)
+class EntryView:
+    """One entry of one row. ``values`` has a value per register; a union's is (added, removed)."""
+
+    kind: SectionKind
+    identity: bytes
+    time: int
+    new: bool
+    values: Mapping[str, Any]
+    held: frozenset[str]
+
+
+def view(entries: Entries, at: int) -> EntryView:
+    """Look at one entry as a row."""
+    values: dict[str, Any] = {}
+    for register in entries.written(at):
+        if register.is_union:
+            name = register.fields[0].name
+            values[register.name] = (entries.columns[name][at], entries.removed[name][at])
+        elif register.is_group:
+            values[register.name] = tuple(entries.columns[each.name][at] for each in register.fields)
+        else:
+            values[register.name] = entries.columns[register.name][at]
+    return EntryView(entries.kind, entries.identities[at], entries.times[at], entries.is_new(at), values, entries.held)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the merge needs to know of the batch: its dot, what its writer had merged, and which registers an insert
+    from there writes (those its level may read, in the header's registry version; minus those withheld here)."""
+
+    dot: Head
+    seen: Vector
+    insertable: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A register holding writes of different values. ``field`` names the register, a union's with its element."""
+
+    number: int
+    identity: bytes
+    field: str
+    policy: str
+    is_open: bool
+    writes: frozenset[Write]
+    winner: Write
+
+
+@dataclass(slots=True)
+class MergedKey:
+    """What one key has become. ``row`` is the table's row by field (None: no row); ``conflicts`` are all that the key's
+    registers now hold, by (identity, field)."""
+
+    states: dict[bytes, RowState]
+    shown: RowState | None
+    row: dict[str, Any] | None
+    conflicts: dict[tuple[bytes, str], Conflict]
+    is_plain: bool
+
+
+def merge_key(
+    table: Table, scope: str, key: str, states: dict[bytes, RowState], entries: Sequence[EntryView], batch: Batch
+) -> MergedKey:
+    """Merge the entries of one batch into one key's states, which are changed in place."""
+    seen = batch.seen.updated([batch.dot])  # within a batch a later entry has seen the earlier ones
+    alive: dict[bytes, tuple[int, bool]] = {}
+    for entry in sorted(entries, key=lambda each: (each.time, each.kind is SectionKind.DELETE)):
+        state = states.get(entry.identity)
+        if entry.kind is SectionKind.ROWS:
+            state = _merge_entry(table, state, entry, batch, seen)
+            if state is None:
+                continue
+            states[entry.identity] = state
+        alive[entry.identity] = (entry.time, entry.kind is SectionKind.ROWS)
+    for identity, (time, value) in alive.items():
+        state = states.get(identity)
+        if state is not None:
+            write = Write(value, time, batch.dot.stream.origin, frozenset({batch.dot}))
+            state.alive = add_write(state.alive, write, seen)
+    return project(table, scope, key, states)
+
+
+def _merge_entry(table: Table, state: RowState | None, entry: EntryView, batch: Batch, seen: Vector) -> RowState | None:
+    """One entry's writes. An edit of a row never inserted here writes nothing: causal delivery does not bring one."""
+    origin, dots = batch.dot.stream.origin, frozenset({batch.dot})
+    if entry.new:
+        return _merge_insert(table, state, entry, batch, seen)
+    if state is None:
+        return None
+    for name, value in entry.values.items():
+        register = table.register(name)
+        held = state.register(register)
+        if register.is_union:
+            added, removed = value
+            writes = dict(held)
+            for element, present in [*((each, True) for each in added), *((each, False) for each in removed)]:
+                write = Write(present, entry.time, origin, dots)
+                writes[element] = add_write(held.get(element, frozenset()), write, seen)
+        else:
+            write = Write(value, entry.time, origin, dots, held=name in entry.held)
+            writes = {"": add_write(held.get("", frozenset()), write, seen)}
+        state.put(register, writes)
+    return state
+
+
+def _merge_insert(table: Table, state: RowState | None, entry: EntryView, batch: Batch, seen: Vector) -> RowState:
+    """An insert writes every register it may and becomes the base; what it had not seen stands beside it."""
+    origin, dots = batch.dot.stream.origin, frozenset({batch.dot})
+    base = Write(None, entry.time, origin, dots)
+    born = entry.time if state is None else min(state.born, entry.time)
+    fresh = RowState(entry.identity, base, born, frozenset() if state is None else state.alive)
+    for register in table.registers:
+        earlier = {} if state is None else state.register(register)
+        if register.name not in batch.insertable:
+            fresh.put(register, earlier)
+            continue
+        value = _insert_value(register, entry)
+        fresh.base_values[register.name] = value
+        survivors = {
+            element: kept
+            for element, writes in earlier.items()
+            if (kept := frozenset(write for write in writes if not seen.saw(write)))
+        }
+        if not survivors:
+            continue
+        merged = dict(survivors)
+        mine = (
+            {str(element): True for element in value} if isinstance(value, tuple) and register.is_union else {"": value}
+        )
+        for element, each in mine.items():
+            merged[element] = add_write(
+                survivors.get(element, frozenset()), Write(each, entry.time, origin, dots), seen
+            )
+        fresh.put(register, merged)
+    return fresh
+
+
+def _insert_value(register: Register, entry: EntryView) -> Value:
+    """What an insert writes to a register: null where it names no value."""
+    if register.is_union:
+        return tuple(entry.values.get(register.name, ((), ()))[0])
+    empty = tuple(None for _ in register.fields) if register.is_group else None
+    value: Value = entry.values.get(register.name, empty)
+    return value
+
+
+def is_alive(table: Table, state: RowState) -> bool:
+    """Whether a row stands: with a delete beside a concurrent edit, unless the table says that deletes win."""
+    values = {bool(write.value) for write in state.alive}
+    return values == {True} if table.delete == "delete" else True in values
+
+
+def project(table: Table, scope: str, key: str, states: dict[bytes, RowState]) -> MergedKey:
+    """The row a table shows for one key, and the key's conflicts: a pure function of its registers.
+
+    Of several people under one key the oldest is shown, the same on all nodes; the others wait to be re-keyed.
+    """
+    living = [state for state in states.values() if is_alive(table, state)]
+    front = min(living, key=lambda state: (state.born, state.identity), default=None)
+    conflicts: dict[tuple[bytes, str], Conflict] = {}
+    for state in states.values():
+        for conflict in _conflicts(table, scope, key, state):
+            conflicts[(state.identity, conflict.field)] = conflict
+    row = None if front is None else shown_row(table, front)
+    held = row is not None and KEEP in row.values()
+    plain = len(states) == 1 and front is not None and not conflicts and not held and _is_single(front)
+    return MergedKey(states, front, row, conflicts, plain)
+
+
+def _is_single(state: RowState) -> bool:
+    return len(state.alive) == 1 and all(len(writes) == 1 for writes in state.writes.values())
+
+
+def shown_row(table: Table, state: RowState) -> dict[str, Any]:
+    """The shown value of each field; KEEP where only held writes are there."""
+    row: dict[str, Any] = {}
+    for register in table.registers:
+        elements = state.register(register)
+        if register.is_union:
+            present = [element for element, writes in elements.items() if shown(Policy.UNION, writes).value]
+            row[register.fields[0].name] = sorted(present) or None
+            continue
+        writes = elements.get("", frozenset())
+        entitled = [write for write in writes if not write.held]
+        value: Any = None
+        if entitled:
+            value = shown(register.policy, entitled, order=register.order).value
+        elif writes:
+            row.update((each.name, KEEP) for each in register.fields)
+            continue
+        if register.is_group:
+            row.update((each.name, None if value is None else value[at]) for at, each in enumerate(register.fields))
+        else:
+            row[register.name] = value
+    return row
+
+
+def _conflicts(table: Table, scope: str, key: str, state: RowState) -> Iterable[Conflict]:
+    if len(state.alive) > 1 and is_conflict(state.alive):
+        yield _conflict(table, scope, key, state, ALIVE, table.delete, state.alive, Policy.UNION, ())
+    for (name, element), writes in state.writes.items():
+        if len(writes) > 1 and is_conflict(writes):
+            register = table.register(name)
+            label = f"{name}:{element}" if register.is_union else name
+            yield _conflict(table, scope, key, state, label, register.policy, writes, register.policy, register.order)
+
+
+def _conflict(
+    table: Table,
+    scope: str,
+    key: str,
+    state: RowState,
+    label: str,
+    policy: str,
+    writes: frozenset[Write],
+    rule: Policy,
+    order: Sequence[Value],
+) -> Conflict:
+    number = conflict_number(scope, table.name, key, state.identity, label, writes)
+    entitled = [write for write in writes if not write.held] or list(writes)
+    winner = shown(rule, entitled, order=order)
+    if label == ALIVE and table.delete == "delete":
+        winner = min(writes, key=lambda write: bool(write.value))
+    return Conflict(number, state.identity, label, policy, policy == Policy.REVIEW, writes, winner)

@@ -1,0 +1,76 @@
+"""Proves a batch before anything is done with it, in the protocol's order.
+
+Role: signature against the origin's certificate, chain hashes, rights by the header's registry version.
+Reach: batch, entries, certificates. Source: protocol, "Verification order". Invariant: nothing here looks at a clock
+or at who delivered the bytes; the same batch is judged alike on every node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+
+from conflict.values import level_of
+from sync_engine.batch import SealedBatch, SectionKind
+from sync_engine.certificates import Certified, check_signature
+from sync_engine.entries import Entries, decode_section
+from sync_engine.errors import BadSignature, Malformed, OutOfScope, WrongTree
+from sync_engine.names import is_held_by, may_write, unit_of
+from sync_engine.registry import Registry
+
+
+def check_admissible(batch: SealedBatch, tree_id: bytes, unit: str) -> None:
+    """Whether this batch may be here at all, from its header alone. Raises WrongTree or OutOfScope."""
+    header = batch.header
+    if header.tree_id != tree_id:
+        raise WrongTree("a batch belongs to another tree")
+    if not may_write(header.stream.origin, header.stream.scope):
+        raise OutOfScope("a batch's origin may not write its scope")
+    if not is_held_by(header.stream.scope, unit):
+        raise OutOfScope("a batch's scope is outside this unit's path")
+    if any(not may_write(head.stream.origin, header.stream.scope) for head in header.seen_delta):
+        raise Malformed("a batch claims to have seen a stream that cannot be")
+
+
+def check_origin(batch: SealedBatch, origin: Certified) -> None:
+    """The header's signature is its origin's, and the chunks are those that the header names. Raises BadSignature."""
+    stream = batch.header.stream
+    if (origin.unit, origin.epoch) != (stream.origin, stream.epoch):
+        raise BadSignature("a batch is offered with another node's certificate")
+    check_signature(origin.public_key, "batch", batch.header_bytes, batch.signature)
+    for section, described in zip(batch.chunks, batch.header.sections, strict=True):
+        for at, data in section.items():
+            column = described.columns[at]
+            if len(data) != column.compressed_size or sha256(data).digest() != column.sha256:
+                raise BadSignature("a chunk's bytes are not those that its origin signed")
+
+
+def decode(batch: SealedBatch, registry: Registry) -> list[Entries]:
+    """The batch's entries. ``registry`` is the header's version. Raises Malformed, OutOfScope or LimitExceeded.
+
+    A field that the origin had no right to edit is marked as held: it enters its register like any other, and the table
+    keeps its last good value.
+    """
+    header = batch.header
+    found: list[Entries] = []
+    met: set[tuple[str, int]] = set()
+    for described, chunk in zip(header.sections, batch.chunks, strict=True):
+        table = registry.all_tables.get(described.table)
+        if table is None or not table.belongs_in(header.stream.scope):
+            raise OutOfScope("a batch names a table that its scope or its registry version has not")
+        if (described.table, described.kind) in met:
+            raise Malformed("a batch has two sections for one table")
+        met.add((described.table, described.kind))
+        entries = decode_section(described, chunk, table)
+        if entries.kind is SectionKind.ROWS:
+            level, unit_level = level_of(header.stream.origin), level_of(unit_of(header.stream.scope))
+            entries.held = frozenset(
+                register.name for register in entries.registers if not table.may_change(register, level, unit_level)
+            )
+        found.append(entries)
+    return found
+
+
+def without_chunks(batch: SealedBatch) -> SealedBatch:
+    """The batch as a level that may read nothing would hold it: its signature must still verify."""
+    return replace(batch, chunks=tuple({} for _ in batch.chunks))

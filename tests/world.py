@@ -1,0 +1,204 @@
+"""Whole nodes in this process, on real SQLite files: made fast, joined without a network, synced by hand.
+
+``World(tmp_path).node("hue.vn")`` gives a node of the tree; ``world.sync(child)`` is one exchange with its parent,
+run by the production state machine over lists instead of a link.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from conflict.values import UnitPath
+from node.session import for_peer, hello_of
+from node.starter import starter_catalog
+from node.storage.batches import lacking, read_batch
+from node.storage.certificates import keep_path, path_of
+from node.storage.context import Context
+from node.storage.engine import execute, open_engine
+from node.storage.inbox import SealFirst, Taken, apply_waiting, next_ready, take, verify
+from node.storage.sealing import seal_next
+from node.storage.setup import name_unit, open_database, publish_root
+from sync_engine.batch import parse_batch
+from sync_engine.exchange import Exchange, PeerHolds, Send, Ship, Store, StoreCertificates
+from sync_engine.frames import BatchFrame, Certificates, decode, encode
+from sync_engine.names import parent_of
+from sync_engine.names import path_of as units_up
+from sync_engine.registry import parse_registry
+from tests.pki import EPOCH, Tree
+
+SHIPPED = (Path(__file__).parent.parent / "node" / "registry" / "membership.toml").read_text(encoding="utf-8")
+
+
+@dataclass
+class WorldNode:
+    unit: str
+    context: Context
+    engine: Engine
+    path: Path
+    certificate: bytes
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            connection.execution_options(reads_only=True)
+            yield connection
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What a local program does: capture sees it."""
+        with self.write() as connection:
+            result = execute(connection, statement, values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def seal(self) -> int:
+        count = 0
+        while True:
+            with self.write() as connection:
+                step = seal_next(connection, self.context)
+            if step is None:
+                return count
+            count += step.head is not None
+
+    def take(self, data: bytes) -> Taken:
+        with self.read() as connection:
+            verified = verify(connection, self.context, data)
+        while True:
+            try:
+                with self.write() as connection:
+                    outcome = take(connection, self.context, verified)
+                break
+            except SealFirst:
+                self.seal()
+        self.apply_ready()
+        return outcome.taken
+
+    def apply_ready(self) -> None:
+        while True:
+            with self.read() as connection:
+                stream = next_ready(connection, self.context)
+            if stream is None:
+                return
+            with self.write() as connection:
+                apply_waiting(connection, self.context, stream)
+
+
+@dataclass
+class World:
+    folder: Path
+    registry: str = SHIPPED
+    seed: int = 1
+    now: int = 1_800_000_000_000
+    tree: Tree = field(default_factory=Tree)
+    nodes: dict[str, WorldNode] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rng = Random(self.seed)
+
+    def node(self, unit: str) -> WorldNode:
+        """The node of a unit, its ancestors' made first."""
+        if unit not in self.nodes:
+            self.nodes[unit] = self._make(unit)
+        return self.nodes[unit]
+
+    def _make(self, unit: str) -> WorldNode:
+        above = parent_of(unit)
+        parent = None if above is None else self.node(above)
+        made = self.tree.node(unit, EPOCH)
+        context = Context(
+            unit=UnitPath(unit),
+            epoch=made.epoch,
+            tree_id=self.tree.tree_id,
+            sign=made.signer,
+            salt=lambda: self.rng.randbytes(16),
+            now_ms=lambda: self.now,
+        )
+        path = self.folder / f"{unit}.db"
+        node = WorldNode(unit, context, open_engine(path), path, made.path[0])
+        with node.write() as connection:
+            open_database(connection, context)
+            keep_path(connection, made.path, self.tree.tree_id)
+            if parent is None:
+                publish_root(connection, context, parse_registry(self.registry), unit, starter_catalog())
+        if parent is not None:
+            with parent.write() as connection:
+                execute(connection, "INSERT OR IGNORE INTO _writable_unit (unit) VALUES (?)", (unit,))
+                name_unit(connection, unit, unit)
+            self.nodes[unit] = node
+            self.sync(unit)
+        return node
+
+    def sync(self, unit: str) -> int:
+        """One exchange of a unit with its parent; returns the number of frames."""
+        child, parent = self.node(unit), self.node(str(parent_of(unit)))
+        child.seal()
+        parent.seal()
+        sides = {}
+        for node, peer in ((child, parent), (parent, child)):
+            with node.read() as connection:
+                hello, held = hello_of(connection, node.context, UnitPath(unit), b"")
+            sides[node.unit] = (node, peer, Exchange(hello, held, child=UnitPath(unit), peer=UnitPath(peer.unit)))
+        queue: deque[tuple[str, bytes]] = deque()
+        frames = 0
+        self._perform(*sides[unit], sides[unit][2].start(), queue)
+        while queue:
+            to, data = queue.popleft()
+            frames += 1
+            node, peer, exchange = sides[to]
+            frame = decode(data)
+            assert frame is not None
+            self._perform(node, peer, exchange, exchange.on_frame(frame), queue)
+        return frames
+
+    def _perform(
+        self, node: WorldNode, peer: WorldNode, exchange: Exchange, effects: list[Any], queue: deque[tuple[str, bytes]]
+    ) -> None:
+        for effect in effects:
+            match effect:
+                case Send(frame):
+                    queue.append((peer.unit, encode(frame)))
+                case StoreCertificates(paths):
+                    with node.write() as connection:
+                        for path in paths:
+                            keep_path(connection, path, self.tree.tree_id)
+                case Store(data):
+                    batch = parse_batch(data)
+                    node.take(data)
+                    self._perform(node, peer, exchange, exchange.on_stored(batch.head, len(data)), queue)
+                case Ship(scopes):
+                    for spans in scopes:
+                        with node.read() as connection:
+                            nos, _ = lacking(connection, spans)
+                            for span in spans:
+                                path = path_of(connection, span.stream.origin, span.stream.epoch)
+                                if path is not None:
+                                    queue.append((peer.unit, encode(Certificates((path,)))))
+                            for no in nos:
+                                batch = parse_batch(read_batch(connection, no))
+                                data = for_peer(connection, node.context, peer.unit, batch)
+                                exchange.on_sent(batch.head, len(data))
+                                queue.append((peer.unit, encode(BatchFrame(data))))
+                    self._perform(node, peer, exchange, exchange.on_shipped(), queue)
+                case PeerHolds():
+                    pass
+
+    def settle(self, rounds: int = 6) -> None:
+        """Sync everyone with their parents, deepest first, until nothing moves."""
+        for _ in range(rounds):
+            for unit in sorted(self.nodes, key=lambda each: -each.count(".")):
+                if parent_of(unit) is not None:
+                    self.sync(unit)
+
+
+__all__ = ["World", "WorldNode", "units_up"]
