@@ -73,11 +73,15 @@ class Node:
         await self.database.close()
 
     async def seal(self) -> int:
-        """Seal everything pending, one batch a transaction; returns how many batches."""
+        """Seal everything pending, one batch a transaction; returns in how many steps."""
         count = 0
-        while (step := await self.database.write(seal_next, self.context)) is not None:
-            count += step.head is not None
+        while await self.seal_next():
+            count += 1
         return count
+
+    async def seal_next(self) -> bool:
+        """Seal one batch; False when nothing was pending."""
+        return await self.database.write(seal_next, self.context) is not None
 
     async def verify(self, data: bytes) -> Verified:
         """Prove a batch. Raises a RemoteFault."""

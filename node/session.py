@@ -81,7 +81,7 @@ def hello_of(
 ) -> tuple[Hello, dict[StreamId, Head]]:
     """How this node introduces itself on the link of ``child``, and what it holds of the scopes both share."""
     check_not_fenced(connection)
-    held = shared_heads(held_heads(connection), child)
+    held = held_on_link(connection, child)
     registry = current_registry(connection, context)
     hello = Hello(
         unit=context.unit,
@@ -97,6 +97,11 @@ def hello_of(
     return hello, held
 
 
+def held_on_link(connection: Connection, child: UnitPath) -> dict[StreamId, Head]:
+    """The held heads of the scopes that travel on the link of ``child``."""
+    return shared_heads(held_heads(connection), child)
+
+
 class Session:
     """One session on one link. ``child`` names the link; the peer is the other end of it."""
 
@@ -109,17 +114,19 @@ class Session:
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sealed = asyncio.Event()
+        self._sealing: asyncio.Task[None]
         self._exchange: Exchange
 
     async def run(self) -> Summary:
         """Raises a RemoteFault, LocalFault or LinkFault; what was acknowledged until then is safe."""
         began = time.monotonic()
-        await self.node.seal()
+        await self.node.seal_next()  # equal digests then mean that nothing waits; the rest is sealed while we ship
         certificate = self.node.keys.certified.sha256
         hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
         self._exchange = Exchange(hello, held, child=self.child, peer=self.peer)
-        keeper = asyncio.create_task(self._store_verified())
-        self._tasks.append(keeper)
+        self._sealing = asyncio.create_task(self._seal_rest())
+        self._tasks += [self._sealing, asyncio.create_task(self._store_verified())]
         try:
             await self._perform(self._exchange.start())
             await self._read_frames()
@@ -239,12 +246,32 @@ class Session:
 
     # --- shipping ---
 
+    async def _seal_rest(self) -> None:
+        """Seal a backlog beside the session, batch by batch."""
+        while await self.node.seal_next():
+            self._sealed.set()
+        self._sealed.set()
+
     async def _ship(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
-        """Send what the peer lacks, as fast as its credit allows; the origin's bytes, untouched."""
+        """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
         certified: set[tuple[UnitPath, Epoch]] = set()
+        while True:
+            await self._ship_scopes(scopes, certified)
+            all_sealed = self._sealing.done()
+            self._sealed.clear()
+            scopes = self._exchange.more(await self.node.database.read(held_on_link, self.child))
+            if not scopes and all_sealed:
+                break
+            if not scopes and not self._sealing.done():
+                await self._sealed.wait()
+        await self._perform(self._exchange.on_shipped())
+
+    async def _ship_scopes(self, scopes: tuple[tuple[Span, ...], ...], certified: set[tuple[UnitPath, Epoch]]) -> None:
+        """As fast as the peer's credit allows; the origin's bytes, untouched; certificates before what they certify."""
         for spans in scopes:
             nos, forked = await self.node.database.read(lacking, spans)
             for theirs in forked:
+                self._exchange.on_forked(theirs)
                 await self.node.database.write(_freeze, theirs)
             new = {(span.stream.origin, span.stream.epoch) for span in spans if span.after is None} - certified
             paths = await self.node.database.read(_paths, sorted(new))
@@ -253,7 +280,6 @@ class Session:
             certified |= new
             for no in nos:
                 await self._ship_batch(no)
-        await self._perform(self._exchange.on_shipped())
 
     async def _ship_batch(self, no: int) -> None:
         batch = parse_batch(await self.node.database.read(read_batch, no))

@@ -127,6 +127,7 @@ class Exchange:
         self.peer_hello: Hello | None = None
         self._unacked: dict[StreamId, int] = {}
         self._refused: set[StreamId] = set()
+        self._theirs: dict[StreamId, Head] = {}
         self._granted = self._received = 0  # of what the peer may send us
         self._credit = self._sent = 0  # of what we may send
         self._storing = 0
@@ -187,6 +188,20 @@ class Exchange:
         """A batch has gone out."""
         self._sent += size
         self._unacked[head.stream] = head.seq
+        self._theirs[head.stream] = head
+
+    def on_forked(self, theirs: Head) -> None:
+        """The peer's head is not on the chain held here: nothing of that stream is sent."""
+        self._refused.add(theirs.stream)
+
+    def more(self, held: Mapping[StreamId, Head]) -> tuple[tuple[Span, ...], ...]:
+        """What has been sealed or stored here since the session began and the peer still lacks, in sending order."""
+        spans = []
+        for stream, mine in held.items():
+            theirs = self._theirs.get(stream)
+            if stream not in self._refused and (theirs is None or theirs.seq < mine.seq):
+                spans.append(Span(stream, theirs, mine))
+        return sending_order(spans)
 
     def is_refused(self, stream: StreamId) -> bool:
         """Whether the peer refused a batch of this stream: nothing more of it is sent in this session."""
@@ -229,17 +244,15 @@ class Exchange:
         self._compared = True
         if any(not is_shared(head.stream.scope, self.child) for head in theirs):
             raise OutOfScope("the peer names a scope that does not travel here")
-        known = {head.stream: head for head in theirs}
-        self._refuse_to_repeat_history(known)
+        self._theirs = {head.stream: head for head in theirs}
+        self._refuse_to_repeat_history(self._theirs)
         effects: list[Effect] = []
-        spans = []
         for stream, mine in self.held.items():
-            head = known.get(stream)
-            if head is None or head.seq < mine.seq:
-                spans.append(Span(stream, head, mine))
-            elif head.seq == mine.seq and head.hash != mine.hash:
+            head = self._theirs.get(stream)
+            if head is not None and head.seq == mine.seq and head.hash != mine.hash:
+                self.on_forked(head)
                 effects.append(PeerForked(head))
-        return [PeerHolds(theirs), *effects, Ship(sending_order(spans))]
+        return [PeerHolds(theirs), *effects, Ship(self.more(self.held))]
 
     def _refuse_to_repeat_history(self, theirs: Mapping[StreamId, Head]) -> None:
         """A side that is behind on its own streams was restored from an older image, or has been cloned."""

@@ -90,6 +90,15 @@ class Folder:
             for register in table.registers
             if register.is_union
         ]
+        self._elements: dict[int, dict[str, list[str]]] = {}
+
+    def prepare(self, rows: Sequence[SqlRow]) -> list[bytes]:
+        """Read what folding needs of current rows, column by column; returns their identities."""
+        self._elements = {id(row): {} for row in rows}
+        for _register, each, at in self.unions:
+            for row, elements in zip(rows, from_sql(each, [row[at] for row in rows]), strict=True):
+                self._elements[id(row)][each.name] = elements or []
+        return self.identities(rows)
 
     def identities(self, rows: Sequence[SqlRow]) -> list[bytes]:
         """The identities of rows in SQL form, column by column."""
@@ -163,14 +172,18 @@ class Folder:
 
     def _add_elements(self, draft: Draft, before: Mapping[str, frozenset[str]]) -> None:
         """A union is one register per element: what travels is what was added and what was taken away."""
-        for register, each, at in self.unions:
-            raw = draft.row[at]
-            if not draft.mask >> register.index & 1 or (raw is None and not before):
-                continue
-            now = set(from_sql(each, [raw])[0] or [])
-            old = before.get(each.name, frozenset())
-            draft.added = {**(draft.added or {}), each.name: sorted(now - old)}
-            draft.removed = {**(draft.removed or {}), each.name: sorted(old - now)}
+        elements = self._elements.get(id(draft.row)) or {
+            each.name: from_sql(each, [draft.row[at]])[0] or [] for _register, each, at in self.unions
+        }
+        if draft.mask == self.whole and not before:
+            draft.added = elements
+            return
+        added, removed = {}, {}
+        for register, each, _at in self.unions:
+            if draft.mask >> register.index & 1:
+                now, old = set(elements[each.name]), before.get(each.name, frozenset())
+                added[each.name], removed[each.name] = sorted(now - old), sorted(old - now)
+        draft.added, draft.removed = added, removed
 
 
 def section_of(table: Table, kind: SectionKind, drafts: Sequence[Draft]) -> Entries:
