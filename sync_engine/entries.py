@@ -141,6 +141,8 @@ def decode_section(header: SectionHeader, chunk: Mapping[int, bytes], table: Tab
     _check_times(ids, identities, times)
     kind = SectionKind(header.kind)
     entries = Entries(table, kind, ids, identities, times, by=reader.optional("_by", _STR_OR_NONE))
+    if entries.by is not None and any("\0" in each for each in entries.by if each):
+        raise Malformed("a column _by holds a NUL")
     if kind is SectionKind.DELETE:
         reader.done()
         return entries
@@ -220,8 +222,9 @@ class _Reader:
 
 
 def _check_ids(ids: list[str]) -> None:
-    if any(not 0 < len(each) <= ID_CHARS_MAX for each in ids) or not is_normalized("NFC", "\0".join(ids)):
-        raise Malformed("an id is empty, too long or not NFC")
+    joined = "\n".join(ids)  # a line break is a starter, so no two ids compose across it
+    if any(not 0 < len(each) <= ID_CHARS_MAX for each in ids) or "\0" in joined or not is_normalized("NFC", joined):
+        raise Malformed("an id is empty, too long or not NFC, or holds a NUL")
 
 
 def _check_times(ids: list[str], identities: list[bytes], times: list[int]) -> None:

@@ -234,6 +234,12 @@ _NORMALISERS: dict[FieldType, Callable[[Field, object], Value]] = {
 # -- strict: a column of a batch --------------------------------------------------------------------------------------
 
 
+DATES_KEPT = 100_000
+"""Days found right are remembered, two centuries of them: a register names the same ones again and again."""
+_WHOLE_SEEN: set[str] = set()
+_PARTIAL_SEEN: set[str] = set()
+
+
 def column_decoder_type(field: Field) -> Any:
     """What msgspec is told to decode a column's values as."""
     return _COLUMN_TYPES[field.type]
@@ -302,13 +308,18 @@ def _check_distinct(field: Field, distinct: set[Any]) -> None:
                 else INT_MIN <= min(distinct) <= max(distinct) <= INT_MAX
             )
         case FieldType.DATE:
-            right = all(is_date(one, partial=field.partial) for one in distinct)
+            known = _PARTIAL_SEEN if field.partial else _WHOLE_SEEN
+            fresh = distinct - known
+            right = all(is_date(one, partial=field.partial) for one in fresh)
+            if right and len(known) < DATES_KEPT:
+                known |= fresh
         case FieldType.TIMESTAMP:
             right = all(map(is_timestamp, distinct))
         case FieldType.ENUM:
             right = distinct <= set(field.values)
         case FieldType.TEXT:
-            right = all(len(one) == field.digits and _DIGITS.fullmatch(one) for one in distinct)
+            joined = "".join(distinct)
+            right = set(map(len, distinct)) == {field.digits} and joined.isascii() and joined.isdigit()
         case FieldType.CODE:
             right = "" not in distinct and _is_text("\n".join(distinct))
         case _:
@@ -326,7 +337,7 @@ _SQL_TO_BOOL: dict[int | None, bool | None] = {None: None, 0: False, 1: True}
 
 
 def set_to_sql(elements: Iterable[str]) -> str:
-    """A set's SQL form. ``elements`` are sorted and distinct already."""
+    """A set's SQL form. ``elements`` are sorted and distinct already; columns hold NULL for an empty set."""
     return _ENCODE_JSON(list(elements)).decode()
 
 
@@ -335,7 +346,7 @@ def to_sql(field: Field, values: list[Any]) -> list[Any]:
     if field.type is FieldType.BOOL:
         return list(map(_BOOL_TO_SQL.__getitem__, values))
     if field.type is FieldType.SET:
-        return [None if value is None else set_to_sql(value) for value in values]
+        return [set_to_sql(value) if value else None for value in values]
     return values
 
 
@@ -348,7 +359,7 @@ def from_sql(field: Field, values: list[Any]) -> list[Any]:
         if field.type is FieldType.BOOL:
             return list(map(_SQL_TO_BOOL.__getitem__, values))
         if field.type is FieldType.SET:
-            return [None if value is None else _DECODE_SET(value) for value in values]
+            return [(_DECODE_SET(value) or None) if value is not None else None for value in values]
     except (KeyError, TypeError, msgspec.DecodeError):
         raise BadInput(f"{field.name}: the table holds a value that is no {field.type}") from None
     return values

@@ -175,7 +175,7 @@ def _merge_entry(table: Table, state: RowState | None, entry: EntryView, batch: 
             added, removed = value
             writes = dict(held)
             for element, present in [*((each, True) for each in added), *((each, False) for each in removed)]:
-                write = Write(present, entry.time, origin, dots)
+                write = Write(present, entry.time, origin, dots, held=name in entry.held)
                 writes[element] = add_write(held.get(element, frozenset()), write, seen)
         else:
             write = Write(value, entry.time, origin, dots, held=name in entry.held)
@@ -258,7 +258,7 @@ def shown_row(table: Table, state: RowState) -> dict[str, Any]:
     for register in table.registers:
         elements = state.register(register)
         if register.is_union:
-            present = [element for element, writes in elements.items() if shown(Policy.UNION, writes).value]
+            present = [element for element, writes in elements.items() if _is_present(writes)]
             row[register.fields[0].name] = sorted(present) or None
             continue
         writes = elements.get("", frozenset())
@@ -274,6 +274,13 @@ def shown_row(table: Table, state: RowState) -> dict[str, Any]:
         else:
             row[register.name] = value
     return row
+
+
+def _is_present(writes: frozenset[Write]) -> bool:
+    """Whether a union shows an element: present wins over removed. What its writer had no right to changes nothing: an
+    element that only such a write removed was there before."""
+    entitled = [write for write in writes if not write.held]
+    return bool(shown(Policy.UNION, entitled).value) if entitled else not all(write.value for write in writes)
 
 
 def _conflicts(table: Table, scope: str, key: str, state: RowState) -> Iterable[Conflict]:
@@ -301,5 +308,5 @@ def _conflict(
     entitled = [write for write in writes if not write.held] or list(writes)
     winner = shown(rule, entitled, order=order)
     if label == ALIVE and table.delete == "delete":
-        winner = min(writes, key=lambda write: bool(write.value))
+        winner = shown(Policy.LATEST, [write for write in writes if not write.value])
     return Conflict(number, state.identity, label, policy, policy == Policy.REVIEW, writes, winner)

@@ -45,6 +45,29 @@ def check_origin(batch: SealedBatch, origin: Certified) -> None:
                 raise BadSignature("a chunk's bytes are not those that its origin signed")
 
 
+def check_complete(batch: SealedBatch, registry: Registry | None, level: int) -> None:
+    """No chunk is missing that this level may read. Raises BadSignature: whoever passed the batch on withheld too much,
+    and taking it would show nothing where its origin wrote something.
+
+    While the header's registry version has not come, only the row's own unit and its parent know what is theirs.
+    """
+    unit_level = level_of(unit_of(batch.header.stream.scope))
+    for section, described in zip(batch.chunks, batch.header.sections, strict=True):
+        table = None if registry is None else registry.all_tables.get(described.table)
+        for at, column in enumerate(described.columns):
+            if at in section:
+                continue
+            name = column.name.rstrip("+-")
+            known = table is not None and table.has(name)
+            if (
+                column.name == "id"
+                or column.name.startswith("_")
+                or level >= unit_level - 1
+                or (table is not None and known and table.may_read(table.field(name), level, unit_level))
+            ):
+                raise BadSignature("a chunk that this level may read has been left out of a batch")
+
+
 def decode(batch: SealedBatch, registry: Registry) -> list[Entries]:
     """The batch's entries. ``registry`` is the header's version. Raises Malformed, OutOfScope or LimitExceeded.
 

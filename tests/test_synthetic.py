@@ -245,9 +245,9 @@ def test_some_birth_dates_are_partial_and_most_are_not() -> None:
 
 @pytest.mark.parametrize("field", ["languages", "introducers", "badges"])
 def test_sets_are_sorted_distinct_json_arrays(field: str) -> None:
-    assert len(texts(field)) == len(ROWS)
     for value in texts(field):
         elements = json.loads(value)
+        assert elements, "an empty set is NULL"
         assert elements == sorted(set(elements))
         assert value == json.dumps(elements, ensure_ascii=False, separators=(",", ":"))
     assert max(len(json.loads(value)) for value in texts(field)) > 1
@@ -301,7 +301,7 @@ def test_a_status_agrees_with_the_rest_of_the_row() -> None:
         assert (row["card_number"] is None) == (row["card_issued_on"] is None) == (row["official_on"] is None)
         assert (row["exempt_from"] is None) == (status != "exempt")
         assert (row["reviewed_on"] is None) == (row["reviewed_by"] is None)
-        assert row["status"] not in ("sympathiser", "probationary") or row["badges"] == "[]"
+        assert row["status"] not in ("sympathiser", "probationary") or row["badges"] is None
 
 
 def test_most_members_are_official_and_few_have_left() -> None:

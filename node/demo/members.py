@@ -15,12 +15,13 @@ from datetime import date
 from functools import lru_cache
 from itertools import islice
 from random import Random
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from node.demo.units import plain
 from node.starter import starter_catalog
 
 SqlValue: TypeAlias = "str | int | None"
+_Text = TypeVar("_Text", str, "str | None")
 Row: TypeAlias = "tuple[SqlValue, ...]"
 
 # fmt: off
@@ -131,8 +132,10 @@ def _starter_codes() -> dict[str, Sequence[str]]:
     return {**codes}
 
 
-def sql_set(elements: Sequence[str]) -> str:
-    """A set field as its table holds it: a JSON array, sorted, each element once."""
+def sql_set(elements: Sequence[str]) -> str | None:
+    """A set field as its table holds it: a JSON array, sorted, each element once; NULL where it is empty."""
+    if not elements:
+        return None
     return json.dumps(sorted(set(elements)), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -145,7 +148,7 @@ def _days() -> tuple[list[str], list[str]]:
     return iso, [leap or f"{int(day[:4]) + 1}{day[4:]}" for day, leap in zip(iso, later, strict=True)]
 
 
-def _weighted(weights: Mapping[str, float]) -> list[str]:
+def _weighted(weights: Mapping[_Text, float]) -> list[_Text]:
     total = sum(weights.values())
     return [value for value, weight in weights.items() for _ in range(max(1, round(weight * _SLOTS / total)))]
 
@@ -269,7 +272,7 @@ def _columns(rng: Random, pools: _Pools, serials: Sequence[int]) -> list[Sequenc
         official,
         [day and where for day, where in zip(admitted, draw(pools.first_cells), strict=True)],
         cell,
-        [pair or "[]" for pair in introducers],
+        introducers,
         cards,
         issued,
         badges,
@@ -301,7 +304,7 @@ def _review(rng: Random, reviewers: Sequence[str], size: int) -> tuple[list[str 
     return [day or None for day in days], [name if day else None for day, name in zip(days, names, strict=True)]
 
 
-_Life: TypeAlias = "tuple[tuple[str, int], str | None, str | None, str | None, str, str | None]"
+_Life: TypeAlias = "tuple[tuple[str, int], str | None, str | None, str | None, str | None, str | None]"
 
 
 def _life(rng: Random, status: str) -> _Life:
@@ -314,11 +317,11 @@ def _life(rng: Random, status: str) -> _Life:
     today, chance = _TODAY - _FIRST_DAY, rng.random
     if status == "sympathiser":
         born = iso[today - _ADULT_DAYS - int(chance() * 6000)]
-        return (born, int(born[:4])), None, None, None, "[]", None
+        return (born, int(born[:4])), None, None, None, None, None
     if status == "probationary":
         joined = today - int(chance() * 364)
         born = iso[joined - _ADULT_DAYS - int(chance() ** 2 * 9000)]
-        return (born, int(born[:4])), iso[joined], None, None, "[]", None
+        return (born, int(born[:4])), iso[joined], None, None, None, None
     age = 65 + 27 * chance() if status in ("exempt", "deceased") else 20 + 55 * chance() ** 1.3
     born_day = today - int(age * _YEAR_DAYS)
     room = min(today - 550 - born_day - _ADULT_DAYS, 11_000)  # 550: the year on probation, and half a year for the card

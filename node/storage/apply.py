@@ -135,7 +135,7 @@ class _TableApply:
         rows = self.rows
         if rows is None:
             return general
-        inserts_only = rows.new is not None and all(rows.new)
+        inserts_only = rows.new is not None and all(rows.new) and rows.masks is None
         plain_edits = rows.new is None and not rows.held and not any(each.is_union for each in rows.registers)
         if len(set(rows.ids)) != len(rows) or not (inserts_only or plain_edits):
             general |= self._unusual(rows)
@@ -144,9 +144,12 @@ class _TableApply:
         return general
 
     def _unusual(self, rows: Entries) -> set[str]:
-        """Keys with an insert beside later edits, with edits of a union, or with a write that is held."""
+        """Keys with an insert that leaves registers out or has later edits beside it, with two edits of one register,
+        with edits of a union, or with a write that is held."""
         unusual = set()
         kinds: dict[str, bool] = {}
+        written: dict[str, int] = {}
+        whole = (1 << len(rows.registers)) - 1
         unions = {at for at, register in enumerate(rows.registers) if register.is_union}
         held = {at for at, register in enumerate(rows.registers) if register.name in rows.held}
         for at, key in enumerate(rows.ids):
@@ -156,7 +159,10 @@ class _TableApply:
             ):
                 unusual.add(key)
             kinds[key] = new
-            mask = -1 if rows.masks is None else rows.masks[at]
+            mask = whole if rows.masks is None else rows.masks[at]
+            if (new and mask != whole) or mask & written.get(key, 0):
+                unusual.add(key)
+            written[key] = written.get(key, 0) | mask
             if not new and any(mask >> bit & 1 for bit in unions | held):
                 unusual.add(key)
         return unusual

@@ -66,6 +66,14 @@ def hash_at(connection: Connection, stream_no: int, seq: int) -> bytes | None:
     return digest
 
 
+def registry_at(connection: Connection, stream_no: int, seq: int) -> int:
+    """The registry version that the batch at one place of a stream names; 0 where there is none. It never falls in a
+    stream: else an origin could go back to rights that it no longer has."""
+    return int(
+        execute(connection, "SELECT registry FROM _batch WHERE stream = ? AND seq = ?", (stream_no, seq)).scalar() or 0
+    )
+
+
 def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[int], list[Head]]:
     """Local numbers of one scope's batches that a peer lacks, in local order; and the peer's heads that are not on the
     chain held here (a fork: nothing of that stream is sent)."""

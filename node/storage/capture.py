@@ -100,18 +100,23 @@ def _json_object(columns: Sequence[tuple[str, str]]) -> str:
 
 
 def image_sql(table: Table, row: str, *, union_only: bool = False) -> str:
-    """A JSON object of a row's values in SQL form, bytes as hex; all of them, or those of the union sets."""
+    """A JSON object of a row's values in SQL form, bytes as hex, reals as text; all of them, or those of the union
+    sets."""
     columns = [
-        (
-            field.name,
-            f"hex({row}.{quoted(field.name)})" if field.type is FieldType.BYTES else f"{row}.{quoted(field.name)}",
-        )
+        (field.name, _image_value(field.type, f"{row}.{quoted(field.name)}"))
         for field in table.fields
         if not union_only or table.register_of(field.name).is_union
     ]
     if not union_only:
         columns.append(("edited_by", f'{row}."edited_by"'))
     return _json_object(columns)
+
+
+def _image_value(kind: FieldType, column: str) -> str:
+    """A value for JSON: bytes as hex; a real as text, because SQLite's JSON keeps 15 digits of 17."""
+    if kind is FieldType.BYTES:
+        return f"CASE WHEN {column} IS NOT NULL THEN hex({column}) END"
+    return f"CASE WHEN {column} IS NOT NULL THEN quote({column}) END" if kind is FieldType.REAL else column
 
 
 def _unions(table: Table) -> list[Register]:

@@ -11,15 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import aiosqlite
 import sqlcipher3.dbapi2
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_dbapi, SQLiteDialect_aiosqlite
-from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -30,47 +27,8 @@ status."""
 SQLITE_VERSION = str(sqlcipher3.dbapi2.sqlite_version)
 
 
-class _AsyncDriver(AsyncAdapt_aiosqlite_dbapi):
-    """aiosqlite's threads around sqlcipher3's connections, with sqlcipher3's exceptions."""
-
-    def _init_dbapi_attributes(self) -> None:
-        names = [
-            "DatabaseError",
-            "Error",
-            "IntegrityError",
-            "NotSupportedError",
-            "OperationalError",
-            "ProgrammingError",
-        ]
-        for name in (*names, "sqlite_version", "sqlite_version_info", "PARSE_COLNAMES", "PARSE_DECLTYPES", "Binary"):
-            setattr(self, name, getattr(self.sqlite, name))
-
-
-class DongboSQLite(SQLiteDialect_pysqlite):
-    """SQLite through sqlcipher3: a current library on every platform, and encryption at rest when it is asked for."""
-
-    driver = "dongbo"
-    supports_statement_cache = True
-
-    @classmethod
-    def import_dbapi(cls) -> ModuleType:
-        module: ModuleType = sqlcipher3.dbapi2
-        return module
-
-
-class DongboSQLiteAsync(SQLiteDialect_aiosqlite):
-    """The same, for the service."""
-
-    driver = "dongbo_async"
-    supports_statement_cache = True
-
-    @classmethod
-    def import_dbapi(cls) -> AsyncAdapt_aiosqlite_dbapi:
-        return _AsyncDriver(aiosqlite, sqlcipher3.dbapi2)
-
-
-registry.register("sqlite.dongbo", __name__, "DongboSQLite")
-registry.register("sqlite.dongbo_async", __name__, "DongboSQLiteAsync")
+registry.register("sqlite.dongbo", "node.storage.driver", "DongboSQLite")
+registry.register("sqlite.dongbo_async", "node.storage.driver", "DongboSQLiteAsync")
 
 
 def _connect(path: str) -> Any:

@@ -23,6 +23,7 @@ from node.storage.batches import (
     insert_batch,
     is_stored,
     mark_applied,
+    registry_at,
 )
 from node.storage.certificates import path_of
 from node.storage.context import Context
@@ -50,7 +51,7 @@ from sync_engine.entries import Entries
 from sync_engine.errors import BadCertificate, RemoteFault, RuleBroken
 from sync_engine.names import REGISTRY
 from sync_engine.registry import Registry
-from sync_engine.verify import check_admissible, check_origin, decode
+from sync_engine.verify import check_admissible, check_complete, check_origin, decode
 
 REMAINDER_NOTES = 500
 """Pending notes that may be sealed inside an applying transaction: more are sealed first, in transactions of their
@@ -98,6 +99,7 @@ def verify(connection: Connection, context: Context, data: bytes) -> Verified:
         raise BadCertificate(f"no certificate of {stream.origin} has come for this batch")
     check_origin(batch, verify_node_path(path, context.tree_id))
     registry = registry_for(connection, context, batch)
+    check_complete(batch, registry, context.level)
     return Verified(batch, None if registry is None else decoded(batch, registry))
 
 
@@ -138,6 +140,9 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
         return Outcome(Taken.GAP, row.held, Applied())
     if row.held is not None and batch.header.prev != row.held.hash:
         leave(connection, row.no, FROZEN, f"two batches at number {held_seq}: its node was restored or runs twice")
+        return Outcome(Taken.FROZEN, row.held, Applied())
+    if batch.header.registry_version[0] < registry_at(connection, row.no, held_seq):
+        leave(connection, row.no, REFUSED, f"batch {head.seq} names an older registry version than the one before it")
         return Outcome(Taken.FROZEN, row.held, Applied())
     ready = is_ready(connection, context, row, batch)
     if ready:

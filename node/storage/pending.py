@@ -31,12 +31,14 @@ def mask_of(raw: int | str) -> int:
 
 
 def image_row(table: Table, image: str) -> SqlRow:
-    """A deleted row's image in SQL form: bytes come as hexadecimal text."""
+    """A deleted row's image in SQL form: bytes come as hexadecimal text, reals as text."""
     values = json.loads(image)
     row = []
     for each in table.fields:
         value = values.get(each.name)
-        row.append(bytes.fromhex(value) if each.type is FieldType.BYTES and value is not None else value)
+        if value is not None and each.type in (FieldType.BYTES, FieldType.REAL):
+            value = bytes.fromhex(value) if each.type is FieldType.BYTES else float(value)
+        row.append(value)
     return [*row, values.get("edited_by")]
 
 

@@ -42,10 +42,10 @@ from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, SectionKind, en
 from sync_engine.entries import Entries, encode_section
 from sync_engine.limits import ENTRIES_SEALED, PLAIN_BYTES_SEALED, ROW_BYTES_MAX
 from sync_engine.names import CATALOG, REGISTRY
-from sync_engine.registry import REGISTRY_TABLE, UNIT_TABLE, FieldType, Registry, Table
+from sync_engine.registry import BUILTIN, REGISTRY_TABLE, UNIT_TABLE, FieldType, Registry, Table
 from sync_engine.seal import Draft, Folder, Noted, SqlRow, section_of
 
-ROWS_AT_ONCE = 250
+ROWS_AT_ONCE = 500
 """Rows read together: with the largest allowed rows this bounds a window's memory before its size is known."""
 
 
@@ -76,7 +76,9 @@ def seal_next(connection: Connection, context: Context, notes_max: int = ENTRIES
     """Seal one batch in the caller's transaction; None when nothing is pending. Raises Fenced."""
     check_not_fenced(connection)
     registry = current_registry(connection, context)
-    first = execute(connection, "SELECT unit, tbl FROM _pending ORDER BY unit, tbl LIMIT 1").one_or_none()
+    # The registry last: masks noted before it follow the old one's order.
+    order = f"tbl = {BUILTIN[REGISTRY_TABLE].number}, unit, tbl"
+    first = execute(connection, f"SELECT unit, tbl FROM _pending ORDER BY {order} LIMIT 1").one_or_none()
     if first is None:
         return None
     unit, tbl = first
