@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
@@ -43,10 +43,13 @@ def _recency(write: Write) -> tuple[int, int, str, bytes]:
     return (write.time, -write.level, write.origin, value_key(write.value))
 
 
-def _rank(value: Value, order: Sequence[Value]) -> tuple[int, int, Value]:
-    """Where a value stands for ``max`` and ``min``: by the field's own order if it has one; nothing ranks below all."""
+def _rank(value: Value, order: Sequence[Value]) -> tuple[int, int, Any]:
+    """Where a value stands for ``max`` and ``min``: by the field's own order if it has one; nothing ranks below all.
+    A group ranks by its fields in turn, any of which may be nothing."""
     if value is None:
         return (0, 0, None)
+    if isinstance(value, tuple):
+        return (1, 0, tuple(_rank(each, ()) for each in value))
     if order:
         return (1, order.index(value) if value in order else -1, None)
     return (1, 0, value)

@@ -7,6 +7,7 @@ node's may not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from node.local import Node, now_ms
 from node.session import Session
 from node.storage import peers
 from node.storage.certificates import keep_path
+from node.storage.meta import fence
 from node.transport import (
     SERVER_OPTIONS,
     SERVICE,
@@ -36,8 +38,35 @@ from sync_engine.names import parent_of
 
 log = structlog.get_logger()
 
-GRACE_S = 5.0
-"""How long a stop waits for running sessions: what they have acknowledged is safe in any case."""
+GRACE_S = 2.0
+"""How long a stop waits for running sessions: what they have acknowledged is safe in any case, and a service that is
+asked to end has ended within five seconds."""
+
+
+class _HealthForNodes:
+    """The health service, for nodes of the tree: an invitation may call Enrol and nothing else."""
+
+    def __init__(self, health_of: health.aio.HealthServicer, caller: Callable[[Any], Certified]) -> None:
+        self._health, self._caller = health_of, caller
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        await self._admit(context)
+        return await self._health.Check(request, context)
+
+    async def List(self, request: Any, context: Any) -> Any:
+        await self._admit(context)
+        return await self._health.List(request, context)
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        await self._admit(context)
+        await self._health.Watch(request, context)
+
+    async def _admit(self, context: Any) -> None:
+        try:
+            if self._caller(context).enrolment:
+                raise BadCertificate("an invitation may enrol a unit and do nothing else")
+        except ReplicationError as fault:
+            await refuse(context, fault)
 
 
 class ChildLinks:
@@ -48,7 +77,7 @@ class ChildLinks:
         self.busy: set[str] = set()
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=None)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(_HealthForNodes(self._health, self._caller), self._server)
         self._server.add_generic_rpc_handlers(
             [
                 handlers(
@@ -83,14 +112,17 @@ class ChildLinks:
                 raise LinkFault(f"a session with {caller} is under way already")
             await self._session(certified, context)
         except Fenced as fault:
-            await self.node.database.write(peers.note_fenced, caller, str(fault))
-            log.warning("child fenced", unit=caller, reason=str(fault))
+            await self.node.database.write(fence, str(fault))
+            log.error("stopped", reason=str(fault), hint=fault.hint)
             await refuse(context, fault)
         except ReplicationError as fault:
             log.warning("session failed", unit=caller or context.peer(), reason=str(fault))
             if caller:
                 await self.node.database.write(peers.note_failure, caller, now_ms(), str(fault))
             await refuse(context, fault)
+        except Exception:
+            log.exception("session broke", unit=caller)
+            raise
 
     async def _session(self, certified: Certified, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         unit = certified.unit

@@ -8,6 +8,7 @@ for so long that a foreign client with a busy timeout of a second is refused.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,11 @@ BUSY_SPELL_S = 0.6
 REST_S = 0.11
 """... before we rest for so long. SQLite's busy handler tries again every 100 ms at most, so within a second a
 waiting client meets a rest for certain; the price is a tenth of a long catch-up."""
+
+
+SPACE_BYTES_MIN = 64 * 1024
+"""With less than this free, an I/O error means a full disk: SQLite says so where the index beside its log, 32 KiB at a
+time, finds no room."""
 
 
 class StoreFault(LocalFault):
@@ -71,7 +77,7 @@ class Database:
                 await connection.execution_options(reads_only=True)
                 return await connection.run_sync(work, *args, **kwargs)
         except DBAPIError as error:
-            raise fault_of(error) from error
+            raise fault_of(error, self.path) from error
 
     async def write(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run ``work(connection, ...)`` in a write transaction, durable on return; nothing is changed if it raises."""
@@ -84,16 +90,16 @@ class Database:
                 finally:
                     self._pacer.after()
         except DBAPIError as error:
-            raise fault_of(error) from error
+            raise fault_of(error, self.path) from error
 
     async def close(self) -> None:
         await self._engine.dispose()
 
 
-def fault_of(error: DBAPIError) -> LocalFault:
+def fault_of(error: DBAPIError, path: Path) -> LocalFault:
     """A database error in words an operator can act on; statements and values stay out of it."""
     text = str(error.orig)
-    if "disk is full" in text:
+    if "disk is full" in text or ("disk I/O" in text and shutil.disk_usage(path.parent).free < SPACE_BYTES_MIN):
         return DiskFull("there is no space left for the database")
     if "locked" in text:
         return StoreFault(

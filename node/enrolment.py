@@ -57,9 +57,19 @@ async def invite(node: Node, label: str, name: str, ttl: timedelta) -> Invitatio
     address = node.config.address_for_children
     if not address:
         raise NoAddress(f"{node.config.unit} does not say where its children reach it")
+    if "." in label:
+        label = _label_of(node.config.unit, label)
     check_label(label)
     expires = datetime.now(UTC) + ttl
     return await node.database.write(_invite, node.context, node.keys, label, name, address, expires)
+
+
+def _label_of(parent: UnitPath, path: str) -> str:
+    """A child may be named by its full path. Raises BadName for somebody else's child."""
+    label, _, above = path.partition(".")
+    if above != parent:
+        raise BadName(f"{path} is not a unit directly below {parent}", hint=f"only {above} can invite it")
+    return label
 
 
 def _invite(

@@ -1,8 +1,8 @@
 """Frames over one gRPC stream, the same for both ends.
 
 Role: a reader of its own feeds a short queue, because giving up a pending read of grpc.aio gives up the whole call.
-Reach: asyncio. Invariant: at most ``AHEAD`` frames are held beyond what the session has taken; gRPC's flow control does
-the rest.
+Reach: asyncio, errors. Invariant: at most ``AHEAD`` frames are held beyond what the session has taken; gRPC's flow
+control does the rest.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from sync_engine.errors import LinkFault
 
 AHEAD = 2
 
@@ -20,6 +22,7 @@ class StreamLink:
     def __init__(self, read: Callable[[], Awaitable[Any]], write: Callable[[bytes], Awaitable[None]]) -> None:
         self._read, self._write = read, write
         self._frames: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(maxsize=AHEAD)
+        self._closed = False
         self._reader = asyncio.create_task(self._feed())
 
     async def _feed(self) -> None:
@@ -27,6 +30,10 @@ class StreamLink:
             while isinstance(data := await self._read(), bytes):
                 await self._frames.put(data)
             await self._frames.put(None)
+        except asyncio.CancelledError:
+            if not self._closed:  # grpc.aio says so to readers of a call that was given up
+                await self._frames.put(LinkFault("the connection was closed in mid-session"))
+            raise
         except Exception as error:
             await self._frames.put(error)
 
@@ -46,4 +53,5 @@ class StreamLink:
             pass
 
     def close(self) -> None:
+        self._closed = True
         self._reader.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import grpc
 import grpc.aio
@@ -30,6 +31,16 @@ from sync_engine.names import parent_of
 
 CONNECT_S = 20.0
 """How long a connection may take to come about: several retries of a handshake over a slow, lossy line."""
+
+
+EXPIRED_CONNECT_S = 3.0
+"""How long a parent is tried with an invitation that has expired by this machine's clock."""
+
+
+class InvitationExpired(LocalFault):
+    """The invitation is too old by this machine's clock, and the parent does not take it."""
+
+    default_hint = "ask the parent unit for a new invitation ('dongbo invite'); if it is new, set this machine's clock"
 
 
 class NoParent(LocalFault):
@@ -81,13 +92,13 @@ async def _dial(node: Node, parent: UnitPath, progress: Callable[[Summary], None
         await channel.close()
 
 
-async def _connected(channel: grpc.aio.Channel, address: str) -> None:
+async def _connected(channel: grpc.aio.Channel, address: str, seconds: float = CONNECT_S) -> None:
     """Wait until the handshake is done. Raises LinkFault."""
     try:
-        await asyncio.wait_for(channel.channel_ready(), CONNECT_S)
+        await asyncio.wait_for(channel.channel_ready(), seconds)
     except TimeoutError:
         raise LinkFault(
-            f"{address}: no answer in {CONNECT_S:.0f} seconds: the parent is not running, the line is down, or the"
+            f"{address}: no answer in {seconds:.0f} seconds: the parent is not running, the line is down, or the"
             " certificates do not fit"
         ) from None
 
@@ -107,8 +118,9 @@ async def enrol(invitation: Invitation, pending: Pending) -> sync_pb2.EnrolRespo
         epoch=int(pending.epoch, 16),
         software=f"dongbo {__version__}",
     )
+    expired = invitation.is_expired(datetime.now(UTC))  # the parent decides, but answers such a key with silence
     try:
-        await _connected(channel, invitation.address)
+        await _connected(channel, invitation.address, EXPIRED_CONNECT_S if expired else CONNECT_S)
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENROL)
         answer = await method(request.SerializeToString(), timeout=CONNECT_S)
         with contextlib.suppress(ValueError):
@@ -116,5 +128,10 @@ async def enrol(invitation: Invitation, pending: Pending) -> sync_pb2.EnrolRespo
         raise Malformed("the parent's answer does not parse")
     except grpc.aio.AioRpcError as error:
         raise error_of(error, invitation.address) from error
+    except LinkFault as fault:
+        if not expired:
+            raise
+        ended = invitation.expires.astimezone().strftime("%d/%m/%Y %H:%M")
+        raise InvitationExpired(f"the invitation expired on {ended}") from fault
     finally:
         await channel.close()

@@ -8,6 +8,7 @@ Reach: apscheduler 3, node.parent_link.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from datetime import datetime, timedelta
 
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 WATCH_S = 0.5
 """How often the service looks for edits by programs that know nothing of us."""
 
+AFTER_FAULT_S = 10.0
 BACKOFF_FROM_S = 2.0
 
 
@@ -53,7 +55,7 @@ class Scheduler:
                     seconds=schedule.every_s, jitter=min(schedule.jitter_s, schedule.every_s / 2) or None
                 )
             )
-            self._jobs.add_job(self._call, trigger, id="timetable")
+            self._jobs.add_job(self._job, trigger, id="timetable")
             if await self._is_overdue():
                 self._soon(random.uniform(0, min(schedule.jitter_s, 5)))  # noqa: S311 - spreads load, hides nothing
         self._jobs.start()
@@ -82,7 +84,12 @@ class Scheduler:
 
     def _soon(self, seconds: float) -> None:
         at = datetime.now().astimezone() + timedelta(seconds=seconds)
-        self._jobs.add_job(self._call, DateTrigger(at), id="soon", replace_existing=True)
+        self._jobs.add_job(self._job, DateTrigger(at), id="soon", replace_existing=True)
+
+    async def _job(self) -> None:
+        """One call by timetable; a stop that falls into it is no fault, which APScheduler would log as one."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._call()
 
     async def _call(self) -> None:
         """One call; a failure is told once in words and tried again, later each time."""
@@ -116,4 +123,7 @@ class Scheduler:
                     await self._call()
             except ReplicationError as fault:
                 log.error("edits could not be sealed", reason=str(fault), hint=fault.hint)
-                await asyncio.sleep(10 * WATCH_S)
+                await asyncio.sleep(AFTER_FAULT_S)
+            except Exception:  # the watch must outlive what nobody foresaw; the log says what it was
+                log.exception("watching for edits failed")
+                await asyncio.sleep(AFTER_FAULT_S)

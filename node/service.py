@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from node import __version__, platform
+from node import config as configs
 from node.child_links import ChildLinks
 from node.control import Control
 from node.local import Node
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 async def running(home: Path) -> AsyncIterator[Node]:
     """A node with everything that serves it. Raises HomeLocked, NotSetUp, PortTaken and their like; leaves nothing
     behind."""
+    configs.load(home)  # says that there is no node before a lock file is made
     with platform.HomeLock(home):
         node = await Node.open(home)
         async with contextlib.AsyncExitStack() as stack:

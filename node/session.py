@@ -20,7 +20,7 @@ from conflict.values import Epoch, Head, StreamId, UnitPath, level_of
 from node import __version__
 from node.local import Node, now_ms
 from node.storage import peers
-from node.storage.batches import lacking, read_batch
+from node.storage.batches import lacking, stored_batch
 from node.storage.certificates import keep_path, path_of
 from node.storage.context import Context
 from node.storage.inbox import Taken, Verified, refuse
@@ -36,6 +36,8 @@ from sync_engine.exchange import (
     PeerForked,
     PeerHolds,
     PeerMet,
+    PeerRefused,
+    PeerRestored,
     Send,
     Ship,
     Span,
@@ -121,6 +123,7 @@ class Session:
     async def run(self) -> Summary:
         """Raises a RemoteFault, LocalFault or LinkFault; what was acknowledged until then is safe."""
         began = time.monotonic()
+        await self.node.apply_ready()  # what a session that was cut off had stored and not yet applied
         await self.node.seal_next()  # equal digests then mean that nothing waits; the rest is sealed while we ship
         certificate = self.node.keys.certified.sha256
         hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
@@ -130,13 +133,12 @@ class Session:
         try:
             await self._perform(self._exchange.start())
             await self._read_frames()
-        except RemoteFault as fault:
-            await self.node.database.write(peers.note_failure, self.peer, now_ms(), f"{fault.code}: {fault}")
-            raise
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self._exchange.is_complete:
+            raise LinkFault(f"{self.peer} ended the session early")
         await self.node.database.write(peers.note_success, self.peer, now_ms())
         self.summary.seconds = time.monotonic() - began
         return self.summary
@@ -188,10 +190,17 @@ class Session:
                     await self.node.database.write(peers.note_holds, self.peer, heads)
                 case PeerForked(theirs):
                     await self.node.database.write(_freeze, theirs)
+                case PeerRestored(stream):
+                    reason = f"{self.peer} is behind on its own stream {stream}: it was restored from an older copy"
+                    await self.node.database.write(peers.note_fenced, self.peer, reason)
+                case PeerRefused(head, why):
+                    log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
+                    self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
                 case PeerMet(hello):
                     await self.node.database.write(peers.note_met, self.peer, hello.time_ms - now_ms())
                 case Finish():
-                    self._ended.set_result(None)
+                    async with self._sending:  # an ack on its way goes out: cut off, the peer would wait for it
+                        self._ended.set_result(None)
 
     async def _send(self, frame: Frame) -> None:
         async with self._sending:
@@ -220,8 +229,10 @@ class Session:
             await self._perform(self._exchange.on_refused(fault.head, str(fault), len(data)))
             return
         except (BadSignature, BadCertificate) as fault:
-            log.warning("bytes dropped", peer=self.peer, reason=str(fault))
-            await self._perform(self._exchange.on_stored(None, len(data)))
+            head = parse_batch(data).head  # what the bytes claim to be: nothing is held against that stream
+            log.warning("bytes dropped", peer=self.peer, stream=str(head.stream), reason=str(fault))
+            self.summary.refused.append(f"{head.stream}: {fault}")
+            await self._perform(self._exchange.on_refused(head, str(fault), len(data)))
             return
         await self._inbox.put(verified)
 
@@ -282,8 +293,14 @@ class Session:
                 await self._ship_batch(no)
 
     async def _ship_batch(self, no: int) -> None:
-        batch = parse_batch(await self.node.database.read(read_batch, no))
-        if self._exchange.is_refused(batch.header.stream):
+        stream, digest, raw = await self.node.database.read(stored_batch, no)
+        if self._exchange.is_refused(stream):
+            return
+        batch = _undamaged(raw, digest)
+        if batch is None:
+            log.error("stored batch damaged", stream=str(stream), hint="'dongbo verify' says which")
+            self.summary.refused.append(f"{stream}: a batch stored here is damaged, see 'dongbo verify'")
+            self._exchange.leave(stream)
             return
         data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
         while not self._exchange.may_send(len(data)):
@@ -294,6 +311,15 @@ class Session:
         self.summary.sent_batches += 1
         self.summary.sent_bytes += len(data)
         self._progress(self.summary)
+
+
+def _undamaged(data: bytes, digest: bytes) -> SealedBatch | None:
+    """A stored batch, unless its header is not the one that was stored."""
+    try:
+        batch = parse_batch(data)
+    except RemoteFault:
+        return None
+    return batch if batch.head.hash == digest else None
 
 
 def for_peer(connection: Connection, context: Context, peer: str, batch: SealedBatch) -> bytes:

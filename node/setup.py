@@ -7,23 +7,30 @@ Reach: node.keys, node.config, node.storage, node.parent_link.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from node import config as configs
 from node import keys as key_files
 from node import platform
 from node.commands.exchange import sync
 from node.config import Config, Schedule
+from node.database import fault_of
 from node.invitation import Invitation
 from node.keys import KeyStore
 from node.local import Node, context_of, database_path
 from node.parent_link import enrol
 from node.starter import starter_catalog
 from node.storage.certificates import keep_path
+from node.storage.context import Context
 from node.storage.engine import open_engine
 from node.storage.setup import open_database, publish_root
-from sync_engine.errors import AlreadySetUp, ReplicationError
+from sync_engine.errors import AlreadySetUp, RegistryError, ReplicationError
 from sync_engine.names import check_label
 from sync_engine.registry import Registry, parse_registry
 
@@ -32,7 +39,12 @@ SHIPPED_REGISTRY = Path(__file__).parent / "registry" / "membership.toml"
 
 def read_registry(path: Path | None) -> Registry:
     """The registry a root publishes. Raises RegistryError, which names the line."""
-    return parse_registry((path or SHIPPED_REGISTRY).read_text(encoding="utf-8"))
+    raw = (path or SHIPPED_REGISTRY).read_bytes()
+    try:
+        return parse_registry(raw.decode())
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise RegistryError("this is not text in UTF-8", line=line, hint="save the file as UTF-8") from error
 
 
 def _check_empty(home: Path) -> None:
@@ -52,15 +64,8 @@ def init(
         _check_empty(home)
         keys = KeyStore.create_root(home, unit, datetime.now(UTC))
         config = Config(keys.unit, name, listen=listen, address=address, schedule=schedule)
-        engine = open_engine(database_path(home))
-        try:
-            with engine.begin() as connection:
-                context = context_of(keys)
-                open_database(connection, context)
-                keep_path(connection, keys.node_path, keys.tree_id)
-                publish_root(connection, context, registry, name, starter_catalog())
-        finally:
-            engine.dispose()
+        with _new_database(home, keys) as (connection, context):
+            publish_root(connection, context, registry, name, starter_catalog())
         configs.save(home, config)  # last: this is what says that the node is there
     return config
 
@@ -93,10 +98,21 @@ async def join(home: Path, invitation: Invitation, *, listen: str, schedule: Sch
 
 
 def _make_database(home: Path, keys: KeyStore) -> None:
-    engine = open_engine(database_path(home))
+    with _new_database(home, keys):
+        pass
+
+
+@contextmanager
+def _new_database(home: Path, keys: KeyStore) -> Iterator[tuple[Connection, Context]]:
+    """One transaction on a home's database, made if it is not there. Raises DiskFull or StoreFault."""
+    path, context = database_path(home), context_of(keys)
+    engine = open_engine(path)
     try:
         with engine.begin() as connection:
-            open_database(connection, context_of(keys))
+            open_database(connection, context)
             keep_path(connection, keys.node_path, keys.tree_id)
+            yield connection, context
+    except DBAPIError as error:
+        raise fault_of(error, path) from error
     finally:
         engine.dispose()

@@ -20,9 +20,10 @@ import msgspec
 from conflict.values import TIME_MAX
 from sync_engine import chunks
 from sync_engine.batch import Column, SectionHeader, SectionKind
-from sync_engine.errors import Malformed
+from sync_engine.errors import LimitExceeded, Malformed
 from sync_engine.fields import check_column, column_decoder_type
-from sync_engine.registry import Register, Table
+from sync_engine.limits import SET_BYTES_MAX
+from sync_engine.registry import FieldType, Register, Table
 
 ID_CHARS_MAX = 200
 IDENTITY_BYTES = 8
@@ -167,6 +168,8 @@ def _read_register(reader: _Reader, entries: Entries, register: Register) -> str
     withheld = False
     for each in register.fields:
         if register.is_union:
+            reader.check_set(each.name + "+")
+            reader.check_set(each.name + "-")
             added, removed = reader.values(each.name + "+", _STRS), reader.values(each.name + "-", _STRS)
             if added is None or removed is None:
                 withheld = True
@@ -175,6 +178,8 @@ def _read_register(reader: _Reader, entries: Entries, register: Register) -> str
             check_column(each, removed)
             entries.columns[each.name], entries.removed[each.name] = added, removed
         else:
+            if each.type is FieldType.SET:
+                reader.check_set(each.name)
             values = reader.values(each.name, _decoder(column_decoder_type(each)))
             if values is None:
                 withheld = True
@@ -206,6 +211,11 @@ class _Reader:
         if data is None:
             return None
         return chunks.unpack(data, self.header.columns[at].plain_size, self.header.rows, decoder)
+
+    def check_set(self, name: str) -> None:
+        at = self.places.get(name)
+        if at is not None and self.header.columns[at].plain_size > SET_BYTES_MAX:
+            raise LimitExceeded("a column of sets is too large")
 
     def meta(self, name: str, decoder: msgspec.msgpack.Decoder[Any]) -> list[Any]:
         values = self.values(name, decoder)

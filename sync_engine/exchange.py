@@ -75,6 +75,21 @@ class PeerForked:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerRestored:
+    """The peer is behind on its own stream: it was restored from an older copy, and must stop until it is recovered."""
+
+    stream: StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefused:
+    """The peer did not take a batch: nothing more of its stream is sent in this session, and the operator is told."""
+
+    head: Head
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeerMet:
     """The peer introduced itself: who it is, and how far its clock is from ours (milliseconds, theirs minus ours)."""
 
@@ -86,7 +101,9 @@ class Finish:
     """Nothing is left to do or to wait for."""
 
 
-Effect: TypeAlias = Send | Store | StoreCertificates | Ship | PeerHolds | PeerForked | PeerMet | Finish
+Effect: TypeAlias = (
+    Send | Store | StoreCertificates | Ship | PeerHolds | PeerForked | PeerRestored | PeerRefused | PeerMet | Finish
+)
 
 
 def digest_of(heads: Iterable[Head]) -> bytes:
@@ -157,10 +174,9 @@ class Exchange:
             case Credit(total):
                 self._credit = max(self._credit, total)
                 return []
-            case Refusal(head):
-                self._refused.add(head.stream)
-                self._unacked.pop(head.stream, None)
-                return self._finish_if_due()
+            case Refusal(head, reason):
+                self.leave(head.stream)
+                return [PeerRefused(head, reason), *self._finish_if_due()]
             case Done():
                 self._peer_done = True
                 return self._finish_if_due()
@@ -177,7 +193,7 @@ class Exchange:
         return effects + self._finish_if_due()
 
     def on_refused(self, head: Head, reason: str, size: int) -> list[Effect]:
-        """A batch its origin signed breaks a rule: say so, go on with the other streams."""
+        """A batch breaks a rule, or its bytes are not its origin's: say so, go on with the other streams."""
         return [Send(Refusal(head, reason)), *self.on_stored(None, size)]
 
     def may_send(self, size: int) -> bool:
@@ -187,7 +203,8 @@ class Exchange:
     def on_sent(self, head: Head, size: int) -> None:
         """A batch has gone out."""
         self._sent += size
-        self._unacked[head.stream] = head.seq
+        if head.stream not in self._refused:
+            self._unacked[head.stream] = head.seq
         self._theirs[head.stream] = head
 
     def on_forked(self, theirs: Head) -> None:
@@ -203,9 +220,19 @@ class Exchange:
                 spans.append(Span(stream, theirs, mine))
         return sending_order(spans)
 
+    def leave(self, stream: StreamId) -> None:
+        """Nothing more of a stream is sent in this session, nor an answer to what was sent waited for."""
+        self._refused.add(stream)
+        self._unacked.pop(stream, None)
+
     def is_refused(self, stream: StreamId) -> bool:
         """Whether the peer refused a batch of this stream: nothing more of it is sent in this session."""
         return stream in self._refused
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether both sides have said all they had, and all of ours was acknowledged or refused."""
+        return self._compared and self._shipped and self._peer_done and not self._unacked and not self._storing
 
     def on_shipped(self) -> list[Effect]:
         """All that the peer lacked has been sent."""
@@ -252,6 +279,9 @@ class Exchange:
             if head is not None and head.seq == mine.seq and head.hash != mine.hash:
                 self.on_forked(head)
                 effects.append(PeerForked(head))
+            if stream.origin == self.peer and (head is None or head.seq < mine.seq):
+                self._refused.add(stream)
+                effects.append(PeerRestored(stream))
         return [PeerHolds(theirs), *effects, Ship(self.more(self.held))]
 
     def _refuse_to_repeat_history(self, theirs: Mapping[StreamId, Head]) -> None:
@@ -279,8 +309,7 @@ class Exchange:
 
     def _finish_if_due(self) -> list[Effect]:
         """The child ends a session, once all it sent is acknowledged and all it was sent is stored."""
-        due = self._compared and self._shipped and self._peer_done and not self._unacked and not self._storing
-        if not due or self._finished or not self.dials:
+        if not self.is_complete or self._finished or not self.dials:
             return []
         self._finished = True
         return [Finish()]

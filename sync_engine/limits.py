@@ -18,8 +18,12 @@ HEADER_BYTES_MAX = 1024 * 1024
 PLAIN_BYTES_MAX = 32 * 1024 * 1024
 """Decompressed size of all chunks of a batch."""
 
-PLAIN_BYTES_SEALED = 8 * 1024 * 1024
-"""Where sealing ends a batch of long rows, whatever their number."""
+PLAIN_BYTES_SEALED = 3 * 1024 * 1024
+"""Where sealing ends a batch of long rows, whatever their number: one more row of ROW_BYTES_MAX that does not compress
+still fits BATCH_BYTES_MAX."""
+
+SET_BYTES_MAX = 4 * 1024 * 1024
+"""Decompressed size of a column of sets: an element of one byte becomes an object of eight or more."""
 
 ROW_BYTES_MAX = 1024 * 1024
 """A longer row stays local and is reported."""
@@ -34,8 +38,10 @@ FRAME_BYTES_MAX = BATCH_BYTES_MAX + HEADER_BYTES_MAX + 64 * 1024
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 """zstd's window: what decompressing one chunk may hold besides its output."""
 
-SCOPES_MAX = 200_000
-HEADS_MAX = 1_000_000
+SCOPES_MAX = 50_000
+HEADS_MAX = 100_000
+"""Of one frame: a head has 50 bytes and more, so more of them do not fit; fewer bytes each are no heads."""
+
 CERTIFICATES_MAX = 10_000
 """Of one message of heads or certificates."""
 

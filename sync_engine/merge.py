@@ -88,6 +88,7 @@ class EntryView:
     new: bool
     values: Mapping[str, Any]
     held: frozenset[str]
+    by: str | None = None
 
 
 def view(entries: Entries, at: int) -> EntryView:
@@ -101,7 +102,10 @@ def view(entries: Entries, at: int) -> EntryView:
             values[register.name] = tuple(entries.columns[each.name][at] for each in register.fields)
         else:
             values[register.name] = entries.columns[register.name][at]
-    return EntryView(entries.kind, entries.identities[at], entries.times[at], entries.is_new(at), values, entries.held)
+    by = None if entries.by is None else entries.by[at]
+    return EntryView(
+        entries.kind, entries.identities[at], entries.times[at], entries.is_new(at), values, entries.held, by
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,10 +104,10 @@ def check_successor(old: Registry, new: Registry) -> None:
         raise fail(f"version must be more than {old.version}, the one in use", "version")
     if new.levels != old.levels:
         raise fail(f"levels cannot change; they are {', '.join(old.levels)}", "levels")
+    if tuple(new.tables)[: len(old.tables)] != tuple(old.tables):
+        raise fail(f"tables keep their places, new ones come after: {', '.join(old.tables)}", "tables")
     for name, before in old.tables.items():
-        after = new.tables.get(name)
-        if after is None:
-            continue
+        after = new.tables[name]
         if after.catalogue != before.catalogue:
             raise fail(f"{name}: catalogue cannot change; make a new table", "tables", name, "catalogue")
         for field in before.fields:

@@ -8,7 +8,7 @@ greater than the times of the writes it replaces, and nobody's clock is moved fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from conflict.values import TIME_MAX
@@ -32,8 +32,12 @@ class Noted:
     """(mask over the table's registers, first, last)"""
     image: SqlRow | None = None
     """The row as it was when first deleted."""
+    edited_before: frozenset[int] = frozenset()
+    """The masks of the edits noted before it was first deleted: later ones are of the row in its place."""
     before: Mapping[str, list[str]] = field(default_factory=dict)
     """Union fields as they were before the first pending change."""
+    count: int = 0
+    """How many notes these were."""
 
 
 @dataclass(slots=True)
@@ -122,7 +126,8 @@ class Folder:
             return ([] if current is None else self._edits(noted, current, shown)), []
         if current is not None and identity == shown.identity:
             return self._insert(noted, current, identity, known), []
-        rows = [] if noted.image is None else self._edits(noted, noted.image, shown)
+        edits = [edit for edit in noted.edits if edit[0] in noted.edited_before]
+        rows = [] if noted.image is None else self._edits(replace(noted, edits=edits), noted.image, shown)
         time = max(
             [noted.deleted or noted.inserted or 0, _later(shown.alive_time), *(_later(each.time) for each in rows)]
         )

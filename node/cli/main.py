@@ -16,6 +16,8 @@ from typing import Any
 import click
 
 from node import __version__
+from node.cli.demo import demo
+from node.figures import decimal, number
 from node.messages import say
 
 HOME = click.option(
@@ -138,7 +140,10 @@ def _schedule(every: float | None) -> Any:
 def init(
     home: Path, label: str, name: str, listen: str, address: str, registry: Path | None, every: float | None
 ) -> None:
-    """Make the root of a new tree, with the shipped register of members unless told otherwise."""
+    """Make the root of a new tree.
+
+    It has the shipped register of members, unless --registry names another.
+    """
     from node import setup
 
     config = setup.init(
@@ -156,7 +161,11 @@ def init(
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the invitation to a file.")
 @JSON
 def invite(home: Path, label: str, name: str, ttl_hours: float, out: Path | None, as_json: bool) -> None:
-    """On the parent: invite the unit LABEL to join below this one. The invitation is good for one machine, once."""
+    """On the parent: invite a unit to join below it.
+
+    LABEL is the unit's short name: phu-vang, invited on hue.vn, becomes phu-vang.hue.vn. The invitation is good for
+    one machine, once.
+    """
     made = execute(home, "invite", {"label": label, "name": name, "ttl_hours": ttl_hours}, no_progress)
     if out is not None:
         from node.platform import write_private
@@ -180,7 +189,10 @@ def invite(home: Path, label: str, name: str, ttl_hours: float, out: Path | None
 @click.option("--listen", default="", help="Where to wait for this unit's own children, HOST:PORT; empty: it has none.")
 @click.option("--every", type=float, hidden=True)
 def join(home: Path, invitation: str, listen: str, every: float | None) -> None:
-    """On the new unit's machine: join the tree with an INVITATION, a token or the file that holds it."""
+    """On the new unit's machine: join with an invitation.
+
+    INVITATION is the token itself, or the file that holds it.
+    """
     from node import setup
     from node.invitation import ANY_VERSION, decode
 
@@ -195,7 +207,10 @@ def join(home: Path, invitation: str, listen: str, every: float | None) -> None:
 @main.command()
 @HOME
 def run(home: Path) -> None:
-    """Run the node: wait for children, keep in step with the parent. SIGTERM or Ctrl-C ends it cleanly."""
+    """Run the node: keep in step with the parent and the children.
+
+    SIGTERM or Ctrl-C ends it cleanly.
+    """
     from node.logs import configure
     from node.service import serve
 
@@ -207,7 +222,10 @@ def run(home: Path) -> None:
 @HOME
 @JSON
 def sync(home: Path, as_json: bool) -> None:
-    """One exchange with the parent now: everything sealed here goes up, everything new comes down."""
+    """One exchange with the parent now.
+
+    Everything edited here goes up, everything new comes down.
+    """
     from sync_engine.errors import ReplicationError
 
     try:
@@ -221,13 +239,14 @@ def sync(home: Path, as_json: bool) -> None:
             show_json({"ok": False, "peer": None, **zero, "seconds": 0.0, "error": str(error)})
         raise
     clear_progress()
+    seconds = decimal(done["seconds"])
     if as_json:
         show_json(done)
     elif done["sent_batches"] or done["received_batches"]:
         words = {"peer": done["peer"], "sent": done["sent_batches"], "received": done["received_batches"]}
-        click.echo(say("sync.done", **words, rows=done["applied_rows"], seconds=done["seconds"]))
+        click.echo(say("sync.done", **words, rows=number(done["applied_rows"]), seconds=seconds))
     else:
-        click.echo(say("sync.same", peer=done["peer"], seconds=done["seconds"]))
+        click.echo(say("sync.same", peer=done["peer"], seconds=seconds))
     for reason in done["refused"] if not as_json else ():
         click.echo(say("sync.refused", reason=reason), err=True)
     if done["conflicts"] and not as_json:
@@ -242,7 +261,7 @@ def sync(home: Path, as_json: bool) -> None:
 @click.option("--tree", is_flag=True, help="The units below as a tree.")
 @click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 def status(home: Path, as_json: bool, tree: bool, watch: bool) -> None:
-    """How this node stands: its parent, its children, and what needs a person."""
+    """How this node stands, and what needs a person."""
     if as_json:
         show_json(execute(home, "status", {}, no_progress))
         return
@@ -256,7 +275,10 @@ def status(home: Path, as_json: bool, tree: bool, watch: bool) -> None:
 @JSON
 @click.option("--open", "only_open", is_flag=True, help="Only those that wait for a person.")
 def conflicts(home: Path, as_json: bool, only_open: bool) -> None:
-    """Fields that two units changed without knowing of each other: what won, what lost, and why."""
+    """Fields that two units changed without knowing of each other.
+
+    What is shown, what lost, who wrote it and when, and the rule that decided. Those still open wait for a person.
+    """
     found = execute(home, "conflicts", {"open": only_open}, no_progress)
     if as_json:
         show_json(found)
@@ -270,13 +292,13 @@ def conflicts(home: Path, as_json: bool, only_open: bool) -> None:
 @HOME
 @JSON
 def verify(home: Path, as_json: bool) -> None:
-    """Prove every stored batch against the certificate of the unit that sealed it."""
+    """Prove every stored batch against its origin's certificate."""
     proof = execute(home, "verify", {}, teller("verify.progress", silent=as_json))
     clear_progress()
     if as_json:
         show_json(proof)
     elif proof["ok"]:
-        click.echo(say("verify.ok", batches=proof["batches"]))
+        click.echo(say("verify.ok", batches=number(proof["batches"])))
     else:
         click.echo(say("verify.bad", bad=len(proof["bad"]), batches=proof["batches"]))
         for each in proof["bad"]:
@@ -297,3 +319,6 @@ def units(home: Path, as_json: bool) -> None:
     from node.cli.views import show_units
 
     show_units(found)
+
+
+main.add_command(demo)

@@ -1,47 +1,68 @@
 """What people see in a terminal: tables and sentences, nothing a program should parse.
 
 Role: status, conflicts and units in words, times as Vietnamese readers write them.
-Reach: rich, node.messages.
+Reach: rich, node.messages, node.figures.
 """
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from rich.console import Console, RenderableType
+import click
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from node.figures import clock, day, day_and_time, is_today, number
 from node.messages import say
+from sync_engine.merge import ALIVE
 
 COLOURS = {"ok": "green", "late": "yellow", "never": "yellow", "failing": "red", "stale": "red", "fenced": "bold red"}
 WATCH_S = 2.0
 JOURNAL_ROWS = 50
+PIPE_WIDTH = 120
+"""Where there is no terminal, lines are not broken at 80: names of units are long."""
+
+ISO_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def console() -> Console:
+    """Plain text in a pipe, colours on a terminal; nothing is coloured by guessing."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+
+
+def show(screen: Console, *lines: RenderableType) -> None:
+    """Lines as they are: broken where the terminal ends, without a tail of spaces where there is none."""
+    if screen.is_terminal:
+        screen.print(*lines, sep="\n")
+        return
+    with screen.capture() as captured:
+        screen.print(*lines, sep="\n")
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def moment(milliseconds: int | None) -> str:
     """A time of day, with its date where that is not today."""
     if milliseconds is None:
         return say("never")
-    at = datetime.fromtimestamp(milliseconds / 1000).astimezone()
-    today = datetime.now().astimezone().date() == at.date()
-    return at.strftime("%H:%M:%S" if today else "%d/%m/%Y %H:%M")
+    return clock(milliseconds) if is_today(milliseconds) else day_and_time(milliseconds)
 
 
 def show_status(read: Callable[[], dict[str, Any]], *, tree: bool, watch: bool) -> None:
     """``status`` for people; ``watch`` repeats it until Ctrl-C."""
-    console = Console()
+    screen = console()
     if not watch:
-        console.print(_status(read(), tree=tree))
+        show(screen, _status(read(), tree=tree))
         return
     try:
-        with Live(_status(read(), tree=tree), console=console, auto_refresh=False, screen=True) as live:
+        with Live(_status(read(), tree=tree), console=screen, auto_refresh=False, screen=True) as live:
             while True:
                 time.sleep(WATCH_S)
                 live.update(_status(read(), tree=tree), refresh=True)
@@ -50,40 +71,41 @@ def show_status(read: Callable[[], dict[str, Any]], *, tree: bool, watch: bool) 
 
 
 def _status(status: Mapping[str, Any], *, tree: bool) -> RenderableType:
-    unit = status["unit"]
+    unit, parent = status["unit"], status["parent"]
+    title = Text(unit["name"], style="bold").append(f"  {unit['id']}  ({unit['level']})", style="not bold")
     body = Table.grid(padding=(0, 2))
-    body.add_column(style="dim")
+    body.add_column(style="dim", no_wrap=True)
     body.add_column()
-    body.add_row(say("status.service"), say("status.runs" if status["running"] else "status.rests"))
-    records = ", ".join(f"{count:,} {table}" for table, count in status["records"].items())
-    body.add_row(say("status.records"), records)
-    body.add_row(say("status.parent"), _parent(status["parent"]))
-    body.add_row(say("status.to_send"), _to_send(status))
+    body.add_row("  " + say("status.service"), say("status.runs" if status["running"] else "status.rests"))
+    records = ", ".join(f"{table} {number(count)}" for table, count in status["records"].items())
+    body.add_row("  " + say("status.records"), records)
+    body.add_row("  " + say("status.parent"), _parent(parent))
+    if parent is not None:
+        body.add_row("  " + say("status.to_send"), _to_send(status))
     for line in attention(status):
-        body.add_row(Text(say("status.look"), style="bold yellow"), Text(line, style="yellow"))
-    title = f"{unit['name']}  ·  {unit['id']}  ·  {unit['level']}"
-    grid = Table.grid()
-    grid.add_row(Panel(body, title=title, title_align="left", expand=False))
+        body.add_row(Text("  " + say("status.look"), style="bold yellow"), Text(line, style="yellow"))
+    lines: list[RenderableType] = [title, body]
     if status["children"]:
-        grid.add_row(_tree(status) if tree else _children(status["children"]))
-    return grid
+        lines += [Text(), _tree(status) if tree else _children(status["children"])]
+    return Group(*lines)
 
 
 def _parent(parent: Mapping[str, Any] | None) -> Text:
     if parent is None:
         return Text(say("status.root"))
-    text = Text(f"{parent['unit']} ({parent['address']})  ")
+    text = Text(f"{parent['unit']} ({parent['address']}): ")
     text.append(say(f"state.{parent['state']}"), style=COLOURS.get(parent["state"], ""))
-    text.append("  " + say("status.last", at=moment(parent["last_sync_at"])))
+    text.append(", " + say("status.last", at=moment(parent["last_sync_at"])))
     if parent["last_error"]:
         text.append("\n" + parent["last_error"], style="red")
     return text
 
 
 def _to_send(status: Mapping[str, Any]) -> str:
-    if not status["pending_changes"] and not status["unsent_batches"]:
+    pending, batches = status["pending_changes"], status["unsent_batches"]
+    if not pending and not batches:
         return say("status.nothing")
-    return say("status.unsent", pending=status["pending_changes"], batches=status["unsent_batches"])
+    return say("status.unsent", pending=number(pending), batches=number(batches))
 
 
 def attention(status: Mapping[str, Any]) -> list[str]:
@@ -108,16 +130,22 @@ def attention(status: Mapping[str, Any]) -> list[str]:
 
 
 def _children(children: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, padding=(0, 2), header_style="dim", title=say("status.children"), title_justify="left")
-    for name in ("unit", "name", "state", "last seen", "to fetch", "remark"):
-        table.add_column(name)
+    table = Table(
+        box=None, padding=(0, 1), pad_edge=False, header_style="dim", title=say("status.children"), title_justify="left"
+    )
+    for key in ("unit", "name", "state", "seen", "behind"):
+        wraps = key in ("unit", "name")
+        justify: Literal["left", "right"] = "right" if key == "behind" else "left"
+        table.add_column(say(f"column.{key}"), no_wrap=not wraps, overflow="fold", justify=justify)
+    if any(child["last_error"] for child in children):
+        table.add_column(say("column.remark"))
     for child in children:
         table.add_row(
             child["unit"],
             child["name"],
             Text(say(f"state.{child['state']}"), style=COLOURS.get(child["state"], "")),
             moment(child["last_seen_at"]),
-            f"{child['behind_batches']} batches" if child["behind_batches"] else "-",
+            number(child["behind_batches"]) if child["behind_batches"] else "-",
             child["last_error"] or "",
         )
     return table
@@ -126,7 +154,7 @@ def _children(children: Sequence[Mapping[str, Any]]) -> Table:
 def _tree(status: Mapping[str, Any]) -> Tree:
     root = Tree(f"{status['unit']['name']} ({status['unit']['id']})")
     for child in status["children"]:
-        label = Text(f"{child['name']} ({child['unit']})  ")
+        label = Text(f"{child['name']} ({child['unit']}): ")
         label.append(say(f"state.{child['state']}"), style=COLOURS.get(child["state"], ""))
         root.add(label)
     return root
@@ -134,39 +162,51 @@ def _tree(status: Mapping[str, Any]) -> Tree:
 
 def show_conflicts(found: Sequence[Mapping[str, Any]]) -> None:
     """The journal for people: newest first."""
-    console = Console()
+    screen = console()
     if not found:
-        console.print(say("conflicts.none"))
+        show(screen, say("conflicts.none"))
         return
     for each in found[:JOURNAL_ROWS]:
+        still_open = each["state"] == "open"
         head = Text(f"{each['id']}  ", style="bold")
-        head.append(f"{each['table']}/{each['key']} {each['field']}  {each['scope']}  ", style="")
-        head.append(say(f"conflict.{each['state']}"), style="yellow" if each["state"] == "open" else "green")
-        head.append(f"  ({each['policy']})", style="dim")
-        console.print(head)
-        for write in each["writes"]:
-            mark = say("conflict.won") if write["won"] else say("conflict.lost")
-            console.print(f"    {mark:5} {_value(write['value'])!s:30} {write['origin']}  {moment(write['at'])}")
+        head.append(say(f"conflict.{each['state']}"), style="not bold yellow" if still_open else "not bold green")
+        head.append(", " + say("conflict.rule", policy=each["policy"]), style="not bold")
+        show(screen, head, Text("  " + say("conflict.where", **each)), _writes(each, still_open=still_open), Text())
     if len(found) > JOURNAL_ROWS:
-        console.print(say("conflicts.more", count=len(found) - JOURNAL_ROWS))
+        show(screen, say("conflicts.more", count=number(len(found) - JOURNAL_ROWS)))
+
+
+def _writes(conflict: Mapping[str, Any], *, still_open: bool) -> Table:
+    """Who wrote what when; the one shown comes first."""
+    table = Table.grid(padding=(0, 2))
+    for _ in range(4):
+        table.add_column()
+    won, lost = ("conflict.shown", "conflict.waits") if still_open else ("conflict.won", "conflict.lost")
+    for write in sorted(conflict["writes"], key=lambda each: not each["won"]):
+        value = _value(write["value"])
+        if conflict["field"] == ALIVE:
+            value = say("conflict.kept" if write["value"] else "conflict.deleted")
+        table.add_row("    " + say(won if write["won"] else lost), value, write["origin"], day_and_time(write["at"]))
+    return table
 
 
 def _value(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, str) and ISO_DAY.fullmatch(value):
+        return day(value)
     return ", ".join(map(_value, value)) if isinstance(value, list) else str(value)
 
 
 def show_units(found: Sequence[Mapping[str, Any]]) -> None:
     """The units known here, each under its parent."""
-    console = Console()
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("unit", "name", "level", "node"):
-        table.add_column(name)
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for key in ("unit", "name", "level", "node"):
+        table.add_column(say(f"column.{key}"), overflow="fold")
     for each in found:
         depth = each["unit"].count(".")
         node = say("unit.has_node") if each["has_node"] else say("unit.no_node")
         if each["invited_until_ms"]:
             node = say("unit.invited", until=moment(each["invited_until_ms"]))
         table.add_row("  " * depth + each["unit"], each["name"], each["level"], node)
-    console.print(table)
+    show(console(), table)

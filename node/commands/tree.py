@@ -11,11 +11,18 @@ from node.enrolment import invite as make_invitation
 from node.invitation import encode
 from node.local import Node
 from node.storage import report
+from sync_engine.errors import BadInput
+
+TTL_HOURS_MAX = 24 * 366
+"""A year: an invitation that lies about for longer is forgotten, not used."""
 
 
 async def invite(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     """A one-time invitation: ``token``, for whom, and until when."""
-    ttl = timedelta(hours=float(arguments["ttl_hours"]))
+    hours = float(arguments["ttl_hours"])
+    if not 0 < hours <= TTL_HOURS_MAX:
+        raise BadInput(f"an invitation is good for more than 0 and at most {TTL_HOURS_MAX} hours")
+    ttl = timedelta(hours=hours)
     made = await make_invitation(node, str(arguments["label"]), str(arguments["name"]), ttl)
     return {
         "token": encode(made),

@@ -16,11 +16,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from node import platform
 from node.demo.units import District, province
@@ -36,6 +36,8 @@ EVERY_S = 2.0
 
 COMMAND_S, READY_S, ANSWER_S, STOP_S = 40.0, 30.0, 15.0, 10.0
 LOG_LINES = 8
+INDENT = "\n        "
+T = TypeVar("T")
 MARK = "demo.json"
 """Says that a directory is a demo's and may be removed; holds the numbers of its processes."""
 
@@ -86,12 +88,28 @@ def command(*arguments: str) -> list[str]:
 def tail(path: Path) -> str:
     """The last lines of a log."""
     with suppress(OSError):
-        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:])
+        return INDENT.join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:])
     return ""
 
 
-async def process(arguments: Sequence[str], said: bytes = b"") -> bytes:
-    """Run a process to its end, within ``COMMAND_S``, and return what it printed. Raises DemoFailed."""
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """Do several things at once; when one fails, the others are called off before its error goes on."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except asyncio.CancelledError:
+        raise  # gather has called them off; a second time would cut their ending short
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
+    finally:
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def process(arguments: Sequence[str], said: bytes = b"", *, within_s: float = COMMAND_S) -> bytes:
+    """Run a process to its end and return what it printed. Raises DemoFailed, also when it takes too long."""
+    named = " ".join(arguments[3:5])
     child = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=subprocess.PIPE,
@@ -100,16 +118,17 @@ async def process(arguments: Sequence[str], said: bytes = b"") -> bytes:
         start_new_session=True,  # Ctrl-C is for the demo, which ends its children in order
     )
     try:
-        out, errors = await asyncio.wait_for(child.communicate(said), COMMAND_S)
+        out, errors = await asyncio.wait_for(child.communicate(said), within_s)
     except TimeoutError:
-        raise DemoFailed(say("demo.slow", command=" ".join(arguments[3:5]), seconds=int(COMMAND_S))) from None
+        raise DemoFailed(say("demo.slow", command=named, seconds=int(within_s))) from None
     finally:
         if child.returncode is None:
             with suppress(ProcessLookupError):
                 child.kill()
+            await child.communicate()  # its pipes are closed too
     if child.returncode:
         words = errors.decode(errors="replace").strip().splitlines()[-LOG_LINES:]
-        raise DemoFailed(say("demo.command_failed", command=" ".join(arguments[3:5])), hint="\n        ".join(words))
+        raise DemoFailed(say("demo.command_failed", command=named), hint=INDENT.join(words))
     return out
 
 
@@ -143,29 +162,26 @@ class Tree:
 
     def path_of(self, place: Place) -> list[Place]:
         """A unit and those above it, the nodes that hold its records."""
-        return [each for each in reversed(self.places) if place.unit == each.unit or place.unit.endswith("." + each.unit)]
+        return [
+            each for each in reversed(self.places) if place.unit == each.unit or place.unit.endswith("." + each.unit)
+        ]
 
     # --- making ---
 
     async def make(self) -> None:
         """``init`` the root, then ``invite`` and ``join`` level by level, each service running before its children."""
-        make_folder(self.folder)
         self._mark()
+        if sys.dont_write_bytecode:  # else each of a dozen processes compiles the whole program for itself
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+            os.environ["PYTHONPYCACHEPREFIX"] = str((self.folder / "compiled").resolve())
         root = self.root
-        every = ("--every", str(EVERY_S))
-        await process(
-            command("node", "init", "--home", str(root.home), "--unit", root.unit, "--name", root.name)
-            + ["--listen", root.listen, *every]
-        )
+        named = ("--unit", root.unit, "--name", root.name, "--listen", root.listen)
+        await process(command("node", "init", "--home", str(root.home), *named, "--every", str(EVERY_S)))
         await self.start(root)
         await self._join(self.root, self.province)
         await self.start(self.province)
-        async with asyncio.TaskGroup() as group:
-            for place in self.districts:
-                group.create_task(self._join(self.province, place))
-        async with asyncio.TaskGroup() as group:
-            for place in self.districts:
-                group.create_task(self.start(place))
+        await together(*(self._join(self.province, place) for place in self.districts))
+        await together(*(self.start(place) for place in self.districts))
 
     async def _join(self, parent: Place, place: Place) -> None:
         label = place.unit.partition(".")[0]
@@ -179,7 +195,7 @@ class Tree:
     async def start(self, place: Place) -> None:
         """``dongbo run``, and wait until it answers. Raises DemoFailed with the end of its log."""
         with place.log.open("ab") as log:
-            place.process = subprocess.Popen(  # noqa: ASYNC220 - a fork and exec, not a wait
+            place.process = subprocess.Popen(  # noqa: ASYNC220, S603 - no wait; our own program
                 command("node", "run", "--home", str(place.home)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -201,7 +217,7 @@ class Tree:
         for place in self.places:
             if place.process is not None and place.process.poll() is not None:
                 place.process = None
-                raise DemoFailed(say("demo.ended", name=place.name), hint=tail(place.log).replace("\n", "\n        "))
+                raise DemoFailed(say("demo.ended", name=place.name), hint=tail(place.log))
 
     async def ask(self, place: Place, name: str, arguments: Mapping[str, Any], *, within_s: float = ANSWER_S) -> Any:
         """One command through a service's private socket. Raises DemoFailed."""
@@ -210,52 +226,59 @@ class Tree:
             return await asyncio.wait_for(ask(place.home, name, arguments, lambda _: None), within_s)
         except (ConnectionError, TimeoutError, ReplicationError) as error:
             words = str(error) or say("demo.no_answer")
-            raise DemoFailed(f"{place.name}, {name}: {words}", hint=tail(place.log).replace("\n", "\n        ")) from error
+            raise DemoFailed(f"{place.name}, {name}: {words}", hint=tail(place.log)) from error
 
-    async def write(self, place: Place, job: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a program of its own write to a unit's tables."""
+    async def write(self, place: Place, job: Mapping[str, Any], *, within_s: float = COMMAND_S) -> dict[str, Any]:
+        """Have a program of its own write to a unit's tables with plain SQL."""
         said = json.dumps({"database": str(place.database), **job}).encode()
-        arguments = command("node.demo.writer")
-        if "members" not in job:
-            return dict(json.loads(await process(arguments, said)))
-        return dict(json.loads(await process(arguments, said)))
+        return dict(json.loads(await process(command("node.demo.writer"), said, within_s=within_s)))
 
     # --- ending ---
 
     def stop(self, place: Place) -> None:
         """End one service as an operator would: SIGTERM, and its session is finished first."""
         if place.process is not None:
-            place.process.terminate()
-            _wait_or_kill(place.process)
-            place.process = None
+            child, place.process = place.process, None
+            child.terminate()
+            if not _ends(child):
+                raise DemoFailed(say("demo.killed", name=place.name, seconds=int(STOP_S)), hint=tail(place.log))
 
-    def end(self, *, remove: bool) -> None:
-        """End every service, districts first."""
-        running = [place.process for place in reversed(self.places) if place.process is not None]
-        for each in running:
+    def end(self, *, remove: bool) -> list[str]:
+        """End every service at once; returns a line, and the end of its log, for each that had to be killed."""
+        running = [(place, place.process) for place in reversed(self.places) if place.process is not None]
+        for _, each in running:
             each.terminate()
-        for each in running:
-            _wait_or_kill(each)
+        stubborn = [
+            say("demo.killed", name=place.name, seconds=int(STOP_S)) + INDENT + tail(place.log)
+            for place, each in running
+            if not _ends(each)
+        ]
         if remove and (self.folder / MARK).exists():
             shutil.rmtree(self.folder, ignore_errors=True)
+        return stubborn
 
     def _mark(self) -> None:
         pids = {place.home.name: place.process.pid for place in self.places if place.process is not None}
         platform.write_private(self.folder / MARK, json.dumps(pids).encode())
 
 
-def _wait_or_kill(child: subprocess.Popen[bytes]) -> None:
+def _ends(child: subprocess.Popen[bytes]) -> bool:
+    """Whether a process that was asked to end does so; else it is killed."""
     try:
         child.wait(STOP_S)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait(STOP_S)
+        return False
+    return True
 
 
 def make_folder(folder: Path) -> None:
     """A directory for the homes. Raises DemoFailed if something else lives there."""
     if (folder / MARK).exists():
-        raise DemoFailed(say("demo.still_there", folder=folder), hint=say("demo.end_it", folder=folder, program=program()))
+        raise DemoFailed(
+            say("demo.still_there", folder=folder), hint=say("demo.end_it", folder=folder, program=program())
+        )
     if folder.exists() and any(folder.iterdir()):
         raise DemoFailed(say("demo.not_empty", folder=folder), hint=say("demo.other_folder"))
     platform.make_private_dir(folder)

@@ -28,9 +28,7 @@ def fill(connection: sqlite3.Connection, job: dict[str, Any]) -> int:
     """Insert made-up members of one unit, some hundreds a transaction."""
     columns = ", ".join(("unit", *FIELDS))
     marks = ", ".join("?" * (len(FIELDS) + 1))
-    rows: Iterator[Row] = members(
-        job["members"], seed=job["seed"], communes=job["communes"], province=job["province"]
-    )
+    rows: Iterator[Row] = members(job["members"], seed=job["seed"], communes=job["communes"], province=job["province"])
     count = 0
     while some := list(islice(rows, ROWS_AT_ONCE)):
         with connection:

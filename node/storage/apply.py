@@ -325,7 +325,7 @@ class _TableApply:
         saver = KeySaver(self.table, self.scope_no, self.unit, numbers, self.context.now_ms())
         for key in ids:
             merged = merge_key(self.table, self.scope, key, loaded[key].states, places[key], batch)
-            saver.add(key, merged, loaded[key])
+            saver.add(key, merged, loaded[key], max(places[key], key=lambda entry: entry.time).by)
         return saver.save(self.connection)
 
 

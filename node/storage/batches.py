@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection
 
-from conflict.values import Head
+from conflict.values import Head, StreamId
 from node.storage.engine import execute
 from node.storage.streams import find_stream
 from sync_engine.batch import SealedBatch, parse_batch
@@ -98,6 +98,17 @@ def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[int], l
 def read_batch(connection: Connection, no: int) -> bytes:
     data: bytes = execute(connection, "SELECT data FROM _batch WHERE no = ?", (no,)).scalar_one()
     return data
+
+
+def stored_batch(connection: Connection, no: int) -> tuple[StreamId, bytes, bytes]:
+    """(stream, hash, bytes) of one batch, as noted when it was stored."""
+    origin, epoch, scope, digest, data = execute(
+        connection,
+        "SELECT origin, epoch, scope, hash, data FROM _batch JOIN _stream ON _stream.no = _batch.stream"
+        " WHERE _batch.no = ?",
+        (no,),
+    ).one()
+    return StreamId(origin, epoch, scope), digest, data
 
 
 def all_batches(connection: Connection) -> Iterator[tuple[int, bytes]]:

@@ -31,6 +31,8 @@ from node.storage.tables import NOW_MS, quoted
 from sync_engine.registry import FieldType, Register, Registry, Table
 
 PREFIX = "_capture_"
+EDITED = "_edited"
+"""In a deleted row's image: the masks of the edits noted before the delete, if there were any."""
 WORD_BITS = 62
 """Registers in one word of a mask: SQLite's integers have 63 bits and a sign."""
 
@@ -227,7 +229,11 @@ def _key_change(table: Table) -> str:
 
 
 def _after_delete(table: Table) -> str:
-    source = f"SELECT 'D' AS kind, 0 AS mask, {image_sql(table, 'OLD')} AS image"
+    # Edits noted later are of the row that takes this one's place: nothing else could tell them apart.
+    edits = f"SELECT group_concat(mask, ' ') FROM _pending WHERE {_key(table, 'OLD')} AND kind = 'E'"
+    row = f"SELECT {image_sql(table, 'OLD')} AS image, ({edits}) AS edits LIMIT 1"
+    marked = f"substr(image, 1, length(image) - 1) || ',\"{EDITED}\":\"' || edits || '\"}}'"
+    source = f"SELECT 'D' AS kind, 0 AS mask, coalesce({marked}, image) AS image FROM ({row})"
     return _trigger(table, "delete", "AFTER DELETE", "", [_note(table, "OLD", source)])
 
 

@@ -37,6 +37,8 @@ class ScopeDigest:
     rows: int
     digest: bytes
     columns: dict[str, bytes]
+    state: bytes
+    """What it was computed from: the registry's version and the applied heads."""
 
 
 def digest_scope(connection: Connection, context: Context, scope: str) -> ScopeDigest:
@@ -64,20 +66,16 @@ def digest_scope(connection: Connection, context: Context, scope: str) -> ScopeD
         for table in tables
         for name in (ALIVE, *(each.name for each in table.registers if table.may_read(each, 0, unit_level)))
     ]
-    return ScopeDigest(scope, rows, scope_digest(columns, by_all), columns)
+    return ScopeDigest(scope, rows, scope_digest(columns, by_all), columns, state.digest())
 
 
-def remember(connection: Connection, context: Context, digest: ScopeDigest) -> None:
-    """Keep computed digests, if nothing was applied meanwhile."""
-    registry = current_registry(connection, context)
-    state = sha256(registry.sha256)
-    for head in sorted(applied_heads(connection, digest.scope)):
-        state.update(head.hash)
+def remember(connection: Connection, _context: Context, digest: ScopeDigest) -> None:
+    """Keep computed digests under what they were computed from: meanwhile more may have been applied."""
     execute(
         connection,
         "INSERT INTO _digest (scope, state, columns) VALUES (?, ?, ?)"
         " ON CONFLICT (scope) DO UPDATE SET state = excluded.state, columns = excluded.columns",
-        (digest.scope, state.digest(), msgspec.msgpack.encode(digest.columns)),
+        (digest.scope, digest.state, msgspec.msgpack.encode(digest.columns)),
     )
 
 

@@ -15,12 +15,20 @@ from sqlalchemy import Connection
 
 from conflict.values import StreamId
 from node.storage.apply import applying
+from node.storage.capture import EDITED
 from node.storage.engine import IN_LIST, execute, in_list, quoted
 from sync_engine.entries import Entries
 from sync_engine.errors import BadInput, Malformed
 from sync_engine.fields import check_column, from_sql, normalise, to_sql
+from sync_engine.limits import ROW_BYTES_MAX
 from sync_engine.registry import Field, FieldType, Table
-from sync_engine.seal import Known, SqlRow
+from sync_engine.seal import Known, Noted, SqlRow
+
+IMAGE_BYTES_MAX = 2 * ROW_BYTES_MAX
+"""A deleted row's image is JSON, in which bytes are twice as long."""
+
+_NOTES = "SELECT id, kind, mask, first, last, CAST(image AS BLOB) FROM _pending"
+"""As bytes, because an image may hold what a client wrote as text and is none."""
 
 
 def mask_of(raw: int | str) -> int:
@@ -30,21 +38,76 @@ def mask_of(raw: int | str) -> int:
     return sum(int(word) << 62 * at for at, word in enumerate(raw.split(",")))
 
 
-def image_row(table: Table, image: str) -> SqlRow:
+def read_notes(
+    connection: Connection, table: Table, unit: str, notes_max: int
+) -> tuple[dict[str, Noted], dict[str, int]]:
+    """Pending notes by key, and the bytes of each key's images. A key whose notes do not all fit is left for the next
+    window, unless it is alone; a row that was set aside and has changed since brings its earlier notes."""
+    notes, place = f"{_NOTES} WHERE unit = ? AND tbl = ?", (unit, table.number)
+    rows = execute(connection, f"{notes} ORDER BY id LIMIT ?", (*place, notes_max + 1)).all()
+    cut = rows[-1][0] if len(rows) > notes_max else None
+    if cut is not None and cut == rows[0][0]:
+        rows, cut = execute(connection, f"{notes} AND id = ?", (*place, cut)).all(), None
+    keys = in_list({row[0] for row in rows if row[0] != cut})
+    aside = execute(connection, f"{notes} AND id {IN_LIST}", (unit, -table.number, keys)).all()
+    found: dict[str, Noted] = {}
+    images: dict[str, int] = {}
+    for key, kind, mask, first, last, image in (*aside, *rows):
+        if key == cut:
+            break
+        note = found.setdefault(key, Noted(key))
+        note.count += 1
+        images[key] = images.get(key, 0) + len(image or b"")
+        if kind == "I":
+            note.inserted = last
+        elif kind == "E":
+            note.edits.append((mask_of(mask), first, last))
+        elif kind == "D":
+            if note.image is None:
+                note.image, note.edited_before = image_row(table, image), edited_before(image)
+            note.deleted = last
+        else:
+            note.before = note.before or before_image(table, image)
+    unions = sum(1 << register.index for register in table.registers if register.is_union)
+    for key, note in found.items():
+        if note.image is not None and not any(mask & unions for mask in note.edited_before):
+            note.before = {}  # noted after the delete, of the row that took this one's place
+        if note.image is not None and images[key] > IMAGE_BYTES_MAX:
+            note.edits, images[key] = [], 0  # a row too long to travel is deleted without them
+    return found, images
+
+
+def image_row(table: Table, image: bytes) -> SqlRow:
     """A deleted row's image in SQL form: bytes come as hexadecimal text, reals as text."""
-    values = json.loads(image)
+    values = json.loads(image.decode(errors="replace"))
     row = []
     for each in table.fields:
         value = values.get(each.name)
         if value is not None and each.type in (FieldType.BYTES, FieldType.REAL):
             value = bytes.fromhex(value) if each.type is FieldType.BYTES else float(value)
-        row.append(value)
+        row.append(_composed(each, value))
     return [*row, values.get("edited_by")]
 
 
-def before_image(table: Table, image: str) -> dict[str, list[str]]:
+def _composed(each: Field, value: Any) -> Any:
+    """A value in NFC: a deleted row's text is nowhere else to be mended."""
+    if not isinstance(value, str) or is_normalized("NFC", value):
+        return value
+    try:
+        return to_sql(each, [normalise(each, from_sql(each, [value])[0])])[0]
+    except (BadInput, Malformed, ValueError):
+        return value  # set aside with its reason when the window is checked
+
+
+def edited_before(image: bytes) -> frozenset[int]:
+    """The masks of the edits that were noted before a row's first delete."""
+    masks = json.loads(image.decode(errors="replace")).get(EDITED) or ""
+    return frozenset(mask_of(int(each) if each.isdigit() else each) for each in str(masks).split())
+
+
+def before_image(table: Table, image: bytes) -> dict[str, list[str]]:
     """Union fields as they were before the first pending change: their elements."""
-    values = json.loads(image)
+    values = json.loads(image.decode(errors="replace"))
     return {name: _elements(table.field(name), value) for name, value in values.items()}
 
 

@@ -175,13 +175,13 @@ class KeySaver:
         self.ids: list[str] = []
         self.rows: list[tuple[Any, ...]] = []
         self.writes: list[tuple[Any, ...]] = []
-        self.shown: list[tuple[str, dict[str, Any]]] = []
+        self.shown: list[tuple[str, dict[str, Any], str | None]] = []
         self.gone: list[tuple[str, str]] = []
         self.ended: list[tuple[str, int]] = []
         self.conflicts: list[tuple[Any, ...]] = []
 
-    def add(self, key: str, merged: MergedKey, loaded: LoadedKey) -> None:
-        """Take one merged key; what it was before tells what changed."""
+    def add(self, key: str, merged: MergedKey, loaded: LoadedKey, by: str | None) -> None:
+        """Take one merged key; what it was before tells what changed. ``by``: who made the batch's last entry of it."""
         self.ids.append(key)
         for state in merged.states.values():
             self._add_state(key, state, merged)
@@ -192,7 +192,7 @@ class KeySaver:
             earlier = loaded.row or {}
             row = {name: earlier.get(name) if value is KEEP else value for name, value in merged.row.items()}
             if row != loaded.row:
-                self.shown.append((key, row))
+                self.shown.append((key, row, by))
         self._add_conflicts(key, merged, loaded)
 
     def _add_state(self, key: str, state: RowState, merged: MergedKey) -> None:
@@ -295,13 +295,13 @@ class KeySaver:
         if not self.shown:
             return
         names = [quoted(each.name) for each in self.table.fields]
-        columns = [to_sql(each, [row[each.name] for _, row in self.shown]) for each in self.table.fields]
-        rows = [(self.unit, key, *values) for (key, _), *values in zip(self.shown, *columns, strict=True)]
-        marks = ", ".join("?" * (len(names) + 2))
+        columns = [to_sql(each, [row[each.name] for _, row, _ in self.shown]) for each in self.table.fields]
+        rows = [(self.unit, key, *values, by) for (key, _, by), *values in zip(self.shown, *columns, strict=True)]
+        marks = ", ".join("?" * (len(names) + 3))
         updates = ", ".join(f"{name} = excluded.{name}" for name in names)
         bulk(
             connection,
-            f"INSERT INTO {table} (unit, id, {', '.join(names)}) VALUES ({marks})"
-            f" ON CONFLICT (unit, id) DO UPDATE SET {updates}",
+            f"INSERT INTO {table} (unit, id, {', '.join(names)}, edited_by) VALUES ({marks})"
+            f" ON CONFLICT (unit, id) DO UPDATE SET {updates}, edited_by = coalesce(excluded.edited_by, edited_by)",
             rows,
         )

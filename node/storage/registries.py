@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 from node.storage.capture import install_capture
 from node.storage.context import NO_REGISTRY, Context
 from node.storage.engine import bulk, execute
+from node.storage.meta import get_meta, set_meta
 from node.storage.tables import install_tables
-from sync_engine.names import is_within
-from sync_engine.registry import Registry, parse_registry
+from sync_engine.names import REGISTRY, is_within
+from sync_engine.registry import BUILTIN, REGISTRY_TABLE, Registry, parse_registry
 
 
 def registry_of(connection: Connection, context: Context, version: int) -> Registry | None:
@@ -32,16 +33,20 @@ def registry_of(connection: Connection, context: Context, version: int) -> Regis
 
 
 def current_registry(connection: Connection, context: Context) -> Registry:
-    """The newest version that came."""
-    version = execute(
-        connection, "SELECT max(CAST(id AS INTEGER)) FROM _registry WHERE unit = ?", (context.root,)
-    ).scalar()
-    return registry_of(connection, context, version or 0) or NO_REGISTRY
+    """The version in force here: the newest that was adopted. One that is written and not sealed yet is not."""
+    return registry_of(connection, context, int(get_meta(connection, "registry") or 0)) or NO_REGISTRY
 
 
 def adopt_registry(connection: Connection, context: Context) -> None:
-    """Make tables and triggers what the newest registry says: columns are added, never taken away."""
-    newest = current_registry(connection, context)
+    """Bring the newest sealed registry into force: tables and columns are added, never taken away; triggers are new."""
+    version = execute(
+        connection,
+        "SELECT max(CAST(id AS INTEGER)) FROM _row JOIN _scope ON _scope.no = _row.scope"
+        " WHERE name = ? AND tbl = ? AND shown = 1",
+        (context.root + REGISTRY, BUILTIN[REGISTRY_TABLE].number),
+    ).scalar()
+    newest = registry_of(connection, context, version or 0) or NO_REGISTRY
+    set_meta(connection, "registry", str(newest.version))
     install_tables(connection, newest)
     install_capture(connection, newest, context.unit)
 

@@ -1,0 +1,110 @@
+"""Digests of scopes: equal for equal registers, and different for anything else."""
+
+from __future__ import annotations
+
+import pytest
+
+from node.storage.digests import ScopeDigest, digest_scope, remember
+from node.storage.engine import execute
+from sync_engine.digest import BUCKETS, ColumnDigest, bucket_of, scope_digest
+from tests.world import World, WorldNode
+
+VANG, HUE, ROOT = "phu-vang.hue.vn", "hue.vn", "vn"
+WRITES = [("vn", 5, "x")]
+
+
+def value(*rows: tuple[str, bytes, list[tuple[str, int, str]]], flush: bool = False) -> bytes:
+    column = ColumnDigest()
+    for key, identity, writes in rows:
+        column.add(bucket_of(key), key, identity, writes)
+        if flush:
+            column.flush()
+    return column.value()
+
+
+CHANGED = {
+    "another id": ("2", b"i", WRITES),
+    "another identity": ("1", b"j", WRITES),
+    "another unit": ("1", b"i", [("hue.vn", 5, "x")]),
+    "another time": ("1", b"i", [("vn", 6, "x")]),
+    "another value": ("1", b"i", [("vn", 5, "y")]),
+    "a rival write": ("1", b"i", [*WRITES, ("vn", 6, "y")]),
+}
+
+
+@pytest.mark.parametrize("row", CHANGED.values(), ids=CHANGED)
+def test_a_column_differs_by_every_part(row: tuple[str, bytes, list[tuple[str, int, str]]]) -> None:
+    assert value(row) != value(("1", b"i", WRITES))
+
+
+def test_a_column_is_the_same_in_whatever_pieces_it_is_read() -> None:
+    rows = [(str(number), b"i", WRITES) for number in range(500)]
+    assert value(*rows) == value(*rows, flush=True)
+
+
+def test_rows_fall_into_all_buckets_by_their_id() -> None:
+    assert {bucket_of(str(number)) for number in range(5_000)} == set(range(BUCKETS))
+
+
+def test_a_scope_is_judged_by_the_columns_that_all_may_read() -> None:
+    columns = {"a": b"1", "b": b"2", "secret": b"3"}
+    assert scope_digest(columns, ["a", "b"]) == scope_digest({**columns, "secret": b"4"}, ["b", "a"])
+    assert scope_digest(columns, ["a", "b"]) != scope_digest({**columns, "a": b"4"}, ["a", "b"])
+
+
+def digest(node: WorldNode, scope: str = VANG) -> ScopeDigest:
+    with node.read() as connection:
+        return digest_scope(connection, node.context, scope)
+
+
+def filled(world: World) -> WorldNode:
+    node = world.node(VANG)
+    for key in "123":
+        node.sql(
+            "INSERT INTO member (unit, id, full_name, birth_date, sex, phone, languages) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            VANG, key, "Nguyễn Thị Mẫu", "1945-08", "nữ", "0123", '["Anh"]',
+        )  # fmt: skip
+    return node
+
+
+@pytest.fixture(name="world")
+def world_fixture(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def test_nodes_of_a_path_agree_in_every_column_that_both_read(world: World) -> None:
+    filled(world)
+    world.node(VANG).seal()
+    world.settle(2)
+    mine, above, top = (digest(world.node(unit)) for unit in (VANG, HUE, ROOT))
+    assert mine == above
+    assert (mine.rows, mine.digest) == (top.rows, top.digest)
+    assert {name for name in mine.columns if name not in top.columns} == {
+        f"member.{name}" for name in ("citizen_id", "phone", "email", "marital_status", "health")
+    }
+    assert all(top.columns[name] == mine.columns[name] for name in top.columns)
+
+
+def test_a_digest_is_remembered_by_applied_heads(world: World) -> None:
+    node = filled(world)
+    node.seal()
+    first = digest(node)
+    with node.write() as connection:
+        remember(connection, node.context, first)
+        execute(connection, "UPDATE _row SET time = time + 1 WHERE id = '1'")  # behind its back
+    assert digest(node) == first
+    node.sql("UPDATE member SET note = 'x' WHERE id = '2'")
+    node.seal()
+    assert digest(node).columns["member.phone"] != first.columns["member.phone"]
+
+
+def test_a_deleted_row_keeps_its_registers_in_the_digest(world: World) -> None:
+    node = filled(world)
+    node.seal()
+    first = digest(node)
+    node.sql("DELETE FROM member WHERE id = '2'")
+    node.seal()
+    second = digest(node)
+    assert (first.rows, second.rows) == (3, 2)
+    changed = {name for name in first.columns if first.columns[name] != second.columns[name]}
+    assert changed == {"member._alive"}

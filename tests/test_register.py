@@ -1,0 +1,107 @@
+"""The multi-value register against a twin of a few lines: a write stands until a write that saw it has come."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conflict.register import add_write, same_edit
+from conflict.values import Epoch, Head, Scope, StreamId, UnitPath, Write
+from conflict.vector import Vector
+
+UNITS = ("vn", "hue.vn", "phu-vang.hue.vn")
+
+
+def stream(unit: str, epoch: str = "00") -> StreamId:
+    return StreamId(UnitPath(unit), Epoch(epoch), Scope("phu-vang.hue.vn"))
+
+
+def write(value: str, head: Head, time: int = 1) -> Write:
+    return Write(value, time, head.stream.origin, frozenset({head}))
+
+
+class Replica:
+    """Knows what it merged; a write it makes has seen exactly that."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit, self.seq = unit, 0
+        self.seen, self.held = Vector(), frozenset[Write]()
+
+    def merge(self, new: Write, seen: Vector) -> None:
+        self.held = add_write(self.held, new, seen)
+        self.seen = self.seen.updated(new.dots)
+
+    def is_ready(self, new: Write, seen: Vector) -> bool:
+        (dot,) = new.dots
+        done, _ = self.seen.entries.get(dot.stream, (0, b""))
+        return dot.seq == done + 1 and all(self.seen.covers(head) for head in seen)
+
+
+@given(st.integers(0, 2**32), st.integers(4, 16))
+def test_any_causal_order_gives_the_same_register(seed: int, steps: int) -> None:
+    chance = Random(seed)
+    replicas = [Replica(unit) for unit in UNITS]
+    log: list[tuple[Write, Vector]] = []
+    for number in range(steps):
+        one = chance.choice(replicas)
+        for each in chance.sample(log, len(log)) if chance.random() < 0.6 else ():
+            if one.is_ready(*each):
+                one.merge(*each)
+        one.seq += 1
+        new = write(chance.choice("abc"), Head(stream(one.unit), one.seq, b"%d" % number), number)
+        log.append((new, one.seen))
+        one.merge(*log[-1])
+    expected = {new for new, _ in log if not any(seen.saw(new) for _, seen in log)}
+    for one in (*replicas, Replica("late.hue.vn")):
+        while ready := [each for each in log if one.is_ready(*each)]:
+            one.merge(*chance.choice(ready))
+        assert one.held == expected
+
+
+def test_taking_a_write_twice_changes_nothing() -> None:
+    new = write("a", Head(stream("vn"), 1, b"1"))
+    held = add_write(frozenset(), new, Vector())
+    assert add_write(held, new, Vector()) == held
+
+
+def test_a_write_that_saw_every_rival_becomes_the_value_whatever_its_clock_says() -> None:
+    rivals = [write("a", Head(stream(unit), 1, b"1"), time=2**62) for unit in UNITS]
+    held = frozenset(rivals)
+    seen = Vector.of(dot for each in rivals for dot in each.dots)
+    new = write("b", Head(stream("vn"), 2, b"2"), time=1)
+    assert add_write(held, new, seen) == {new}
+
+
+def test_a_write_of_a_branch_that_was_not_seen_stays() -> None:
+    mine, theirs = Head(stream("hue.vn"), 3, b"mine"), Head(stream("hue.vn"), 3, b"theirs")
+    held = frozenset({write("a", theirs)})
+    new = write("b", Head(stream("vn"), 1, b"1"))
+    assert add_write(held, new, Vector.of([mine])) == held | {new}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_edit_sealed_in_two_lives_is_one_write_and_goes_when_either_dot_is_seen(which: int) -> None:
+    dots = [Head(stream("hue.vn", epoch), 1, b"1") for epoch in ("00", "01")]
+    held = frozenset[Write]()
+    for dot in dots:
+        held = add_write(held, write("a", dot, time=7), Vector())
+    assert held == {Write("a", 7, UnitPath("hue.vn"), frozenset(dots))}
+    later = write("b", Head(stream("vn"), 1, b"1"))
+    assert add_write(held, later, Vector.of([dots[which]])) == {later}
+
+
+NOT_THE_SAME = {
+    "another value": ("b", 7, "hue.vn"),
+    "another time": ("a", 8, "hue.vn"),
+    "another unit": ("a", 7, "vn"),
+}
+
+
+@pytest.mark.parametrize(("value", "time", "unit"), NOT_THE_SAME.values(), ids=NOT_THE_SAME)
+def test_edits_that_differ_are_two_writes(value: str, time: int, unit: str) -> None:
+    one, other = write("a", Head(stream("hue.vn"), 1, b"1"), 7), write(value, Head(stream(unit), 2, b"2"), time)
+    assert not same_edit(one, other)
+    assert len(add_write(frozenset({one}), other, Vector())) == 2
