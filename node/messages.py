@@ -13,7 +13,8 @@ _ENGLISH = {
     "invite.written": "Written to {file}. Carry it to that unit's machine and run: dongbo join {file}",
     "join.done": "{unit} ({name}) has joined its tree.",
     "join.next": "Next: 'dongbo run' keeps it in step; 'dongbo status' shows how it stands.",
-    "sync.done": "In step with {peer} after {seconds} s: {sent} batches sent, {received} received, {rows} rows changed",
+    "sync.done": "In step with {peer} after {seconds} s. Batches sent: {sent}, received: {received};"
+    " rows changed: {rows}.",
     "sync.same": "In step with {peer} after {seconds} s: nothing had changed.",
     "sync.conflicts": "New conflicts: {count}. See 'dongbo conflicts'.",
     "sync.refused": "Left aside: {reason}",

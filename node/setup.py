@@ -70,7 +70,7 @@ def init(
     return config
 
 
-async def join(home: Path, invitation: Invitation, *, listen: str, schedule: Schedule) -> Config:
+async def join(home: Path, invitation: Invitation, *, listen: str, schedule: Schedule, address: str = "") -> Config:
     """Be certified by the parent, then fetch registry and catalogues. Raises Refused, LinkFault, AlreadySetUp.
 
     Interrupted, it is run again with the same invitation: the same request gets the same answer.
@@ -81,7 +81,7 @@ async def join(home: Path, invitation: Invitation, *, listen: str, schedule: Sch
         pending = key_files.request(home, invitation.unit, with_ca=True)
         answer = await enrol(invitation, pending)
         keys = KeyStore.install(home, list(answer.node_path), answer.ca_certificate, invitation.tree_id)
-        config = Config(keys.unit, answer.name, invitation.address, listen=listen, schedule=schedule)
+        config = Config(keys.unit, answer.name, invitation.address, listen=listen, address=address, schedule=schedule)
         await asyncio.to_thread(_make_database, home, keys)
         configs.save(home, config)
         node = await Node.open(home)

@@ -60,7 +60,7 @@ def main() -> None:
     """Keeps a register of members in step between the units of an administration.
 
     \b
-    A new tree:     dongbo init --unit vn --name "Trung ương" --listen 0.0.0.0:7470
+    A new tree:     dongbo init --unit vn --name "Trung ương" --address HOST:7470
     A unit below:   dongbo invite hue --name "Thành phố Huế"       (on the parent)
                     dongbo join TOKEN                              (on the new unit's machine)
     Every day:      dongbo run, dongbo status, dongbo conflicts
@@ -187,8 +187,9 @@ def invite(home: Path, label: str, name: str, ttl_hours: float, out: Path | None
 @HOME
 @click.argument("invitation")
 @click.option("--listen", default="", help="Where to wait for this unit's own children, HOST:PORT; empty: it has none.")
+@click.option("--address", default="", help="What its children dial, where it differs from --listen.")
 @click.option("--every", type=float, hidden=True)
-def join(home: Path, invitation: str, listen: str, every: float | None) -> None:
+def join(home: Path, invitation: str, listen: str, address: str, every: float | None) -> None:
     """On the new unit's machine: join with an invitation.
 
     INVITATION is the token itself, or the file that holds it.
@@ -199,7 +200,7 @@ def join(home: Path, invitation: str, listen: str, every: float | None) -> None:
     token = invitation
     if not ANY_VERSION.match(invitation.strip()):
         token = Path(invitation).read_text(encoding="ascii", errors="replace")
-    config = asyncio.run(setup.join(home, decode(token), listen=listen, schedule=_schedule(every)))
+    config = asyncio.run(setup.join(home, decode(token), listen=listen, address=address, schedule=_schedule(every)))
     click.echo(say("join.done", unit=config.unit, name=config.name))
     click.echo(say("join.next"))
 

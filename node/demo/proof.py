@@ -89,7 +89,7 @@ class Proof:
                         "demo.kept",
                         label=f"{self.story.table.field(edit.column).label:20}",
                         value=f"{shown(edit.column, edit.value)}",
-                        name=edit.place.name,
+                        name=f"{edit.place.name:18}",
                         at=clock(edit.at),
                     )
                 )

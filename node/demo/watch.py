@@ -9,6 +9,7 @@ one that lacks it is seen.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -81,11 +82,13 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def columns_compared(reports: Reports) -> int:
     """How many digests of columns two nodes or more hold, over all scopes."""
-    return sum(
-        len(set.union(*(set(_scope(reports[unit], scope).get("digests", {})) for unit in holders(scope, reports))))
+    held = Counter(
+        (scope, name)
         for scope in scopes_of(reports)
-        if len(holders(scope, reports)) > 1
+        for unit in holders(scope, reports)
+        for name in _scope(reports[unit], scope).get("digests", {})
     )
+    return sum(nodes > 1 for nodes in held.values())
 
 
 def read(database: Path, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
