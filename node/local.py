@@ -22,11 +22,14 @@ from node.keys import KeyStore
 from node.storage.apply import Applied
 from node.storage.certificates import keep_path
 from node.storage.context import Context
+from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.sealing import Sealed, seal_next
 from node.storage.setup import open_database
 from sync_engine.chunks import SALT_BYTES
-from sync_engine.errors import RuleBroken
+from sync_engine.errors import Fenced, RuleBroken
+
+DIGEST_TRIES = 5
 
 
 def now_ms() -> int:
@@ -82,6 +85,21 @@ class Node:
     async def seal_next(self) -> bool:
         """Seal one batch; False when nothing was pending."""
         return await self.database.write(seal_next, self.context) is not None
+
+    async def digest(self, scope: str) -> ScopeDigest | None:
+        """A scope's digests, kept for the next time; None when its edits cannot be sealed."""
+        for _ in range(DIGEST_TRIES):
+            try:
+                digest = await self.database.read(digest_scope, self.context, scope)
+            except PendingFirst:
+                try:
+                    await self.seal()
+                except Fenced:
+                    return None
+                continue
+            await self.database.write(remember, self.context, digest)
+            return digest
+        return None
 
     async def verify(self, data: bytes) -> Verified:
         """Prove a batch. Raises a RemoteFault."""

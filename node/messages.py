@@ -85,7 +85,7 @@ _ENGLISH = {
     "demo.fill": "   {count} members, by plain SQL from a program that knows nothing of dongbo. Each service seals\n"
     "   them into a batch: a parcel that nobody can change on its way without being noticed.",
     "demo.arriving": "{count} of {of} members have reached the centre ...",
-    "demo.entered": "     {name} {rows} members -> {batches} batch {size}, {each} bytes a member",
+    "demo.entered": "     {name} {rows} members, batches: {batches}, {size}, {each} bytes a member",
     "demo.filled": "   All of them are at the province and at the centre after {seconds} s.",
     "demo.head_down": "3. The line to {name} goes down",
     "demo.down": "   Its service is stopped, so nobody hears of the others. People work on, with plain SQL:",

@@ -185,6 +185,8 @@ def _read_register(reader: _Reader, entries: Entries, register: Register) -> str
                 withheld = True
                 continue
             check_column(each, values)
+            if each.type is FieldType.SET and [] in values:
+                raise Malformed(f"column {each.name} has an empty set, which is written as nothing")
             entries.columns[each.name] = values
     return register.name if withheld else ""
 

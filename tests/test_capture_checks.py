@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError
 
 from sync_engine.fields import check_column, normalise
 from tests.capturing import (
@@ -25,6 +27,7 @@ from tests.capturing import (
     pending,
     seal,
 )
+from tests.world import World
 
 __all__ = ["client_fixture", "open_node_fixture"]  # fixtures, found by pytest under their own names
 
@@ -246,3 +249,18 @@ def test_every_millisecond_is_a_time(open_node: Open) -> None:
     for number in range(0, 1000, 7):
         moment = f"2024-01-01T10:00:59.{number:03}Z"
         insert(node, "asset", unit="a.b", id=str(number), **BOOK, seen_at=moment)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE _registry SET toml = 'x'",
+        "DELETE FROM _registry",
+        "REPLACE INTO _registry (unit, id, toml) VALUES ('vn', '1', 'x')",
+    ],
+)
+def test_a_published_registry_is_never_changed(tmp_path: Path, statement: str) -> None:
+    root = World(tmp_path).node("vn")
+    with pytest.raises(DBAPIError, match="cannot be changed"):
+        root.sql(statement)
+    assert root.seal() == 0

@@ -83,9 +83,10 @@ def peak_of(data: bytes, size: int, count: int = 1) -> int:
         tracemalloc.stop()
 
 
-def declaring(size: int) -> bytes:
+def declaring(size: int, *, small_window: bool = False) -> bytes:
     """A frame of a few bytes that declares a content of ``size`` bytes: a run of one byte, repeated."""
-    head = b"\x28\xb5\x2f\xfd" + b"\xa0" + size.to_bytes(4, "little")  # one segment, size in four bytes
+    described = b"\x80\x38" if small_window else b"\xa0"  # a window of 128 KiB, or one segment
+    head = b"\x28\xb5\x2f\xfd" + described + size.to_bytes(4, "little")
     blocks, left = [], size
     while left and len(blocks) < 9_000:
         run = min(left, 128 * 1024)
@@ -94,8 +95,9 @@ def declaring(size: int) -> bytes:
     return head + b"".join(blocks)
 
 
-def test_a_bomb_that_declares_a_gibibyte_is_refused_before_it_is_opened() -> None:
-    bomb = declaring(1 << 30)
+@pytest.mark.parametrize("small_window", [False, True])
+def test_a_bomb_that_declares_a_gibibyte_is_refused_before_it_is_opened(small_window: bool) -> None:
+    bomb = declaring(1 << 30, small_window=small_window)
     assert len(bomb) < 64 * 1024
     assert zstandard.get_frame_parameters(bomb).content_size == 1 << 30
     assert peak_of(bomb, 1 << 30) < MIB

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from node.storage.digests import ScopeDigest, digest_scope, remember
+from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.engine import execute
 from sync_engine.digest import BUCKETS, ColumnDigest, bucket_of, scope_digest
 from tests.world import World, WorldNode
@@ -108,3 +110,14 @@ def test_a_deleted_row_keeps_its_registers_in_the_digest(world: World) -> None:
     assert (first.rows, second.rows) == (3, 2)
     changed = {name for name in first.columns if first.columns[name] != second.columns[name]}
     assert changed == {"member._alive"}
+
+
+def test_an_edit_that_is_not_sealed_yet_is_sealed_before_a_digest_is_made(tmp_path: Path) -> None:
+    node = World(tmp_path).node("phu-vang.hue.vn")
+    node.sql(
+        "INSERT INTO member (unit, id, full_name, birth_date, sex) VALUES (?, '1', 'Trần An', '1970', 'nam')", node.unit
+    )
+    node.seal()
+    node.sql("UPDATE member SET note = 'x' WHERE id = '1'")
+    with node.read() as connection, pytest.raises(PendingFirst):
+        digest_scope(connection, node.context, node.unit)

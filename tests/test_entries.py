@@ -167,6 +167,13 @@ def test_a_section_that_breaks_the_format_is_malformed(name: str, values: list[A
         read(altered(GOOD, name, values))
 
 
+def test_an_empty_set_is_written_as_nothing_because_tables_hold_it_so() -> None:
+    section = encode_section(rows(ASSET, ("1", 1, {"keepers": ["k"]})), salt)
+    assert read(altered(section, "keepers", [None]), ASSET).columns == {"keepers": [None]}
+    with pytest.raises(Malformed):
+        read(altered(section, "keepers", [[]]), ASSET)
+
+
 def test_half_a_group_is_malformed() -> None:
     group = encode_section(rows(MEMBER, ("1", 1, {"address_line": "x"})), salt)
     with pytest.raises(Malformed):

@@ -15,14 +15,19 @@ from sqlcipher3 import dbapi2
 
 from node.storage.batches import all_batches
 from node.storage.engine import bulk, execute
+from node.storage.pending import image_row
 from node.storage.report import set_aside
 from node.storage.sealing import seal_next
 from sync_engine.batch import SealedBatch, SectionKind, parse_batch
 from sync_engine.entries import Entries
 from sync_engine.limits import BATCH_BYTES_MAX, ENTRIES_MAX, PLAIN_BYTES_MAX, ROW_BYTES_MAX
 from sync_engine.verify import decode
+from tests import capturing
+from tests.capturing import BOOK, LIBRARY, Open, open_node_fixture
 from tests.test_digest import digest
 from tests.world import World, WorldNode
+
+__all__ = ["open_node_fixture"]  # a fixture, found by pytest under its own name
 
 VANG, HUE = "phu-vang.hue.vn", "hue.vn"
 PERSON = {"full_name": "Nguyễn Thị Mẫu", "birth_date": "1945-08", "sex": "nữ"}
@@ -275,6 +280,17 @@ def test_text_that_slipped_past_the_guard_is_composed_and_written_back(world: Wo
     insert(vang, note=f"{DECOMPOSED} đ", languages=f'["{DECOMPOSED}"]', cell="e")
     assert agree(world, "note", "languages") == [(f"{COMPOSED} đ", f'["{COMPOSED}"]')]
     assert vang.sql("SELECT * FROM _pending") == []
+
+
+def test_a_deleted_row_is_remembered_to_the_last_digit_whatever_client_deletes_it(open_node: Open) -> None:
+    """The triggers run in the client's library: an older SQLite's JSON keeps 15 digits of 17."""
+    table = LIBRARY.tables["asset"]
+    client = open_node(LIBRARY)
+    capturing.insert(client, "asset", **BOOK, price=0.1 + 0.2)
+    client.execute("DELETE FROM asset")
+    ((image,),) = client.execute("SELECT image FROM _pending WHERE kind = 'D'")
+    deleted = dict(zip((each.name for each in table.fields), image_row(table, image.encode()), strict=False))
+    assert (deleted["price"], deleted["serial"], deleted["copies"]) == (0.1 + 0.2, BOOK["serial"], None)
 
 
 # -- rows that may not travel --------------------------------------------------------------------------------

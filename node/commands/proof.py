@@ -11,7 +11,6 @@ from node.commands import Progress
 from node.local import Node
 from node.storage.certificates import path_of
 from node.storage.context import Context
-from node.storage.digests import digest_scope
 from node.storage.engine import execute
 from node.storage.inbox import decoded, registry_for
 from node.storage.report import scopes_held
@@ -33,7 +32,9 @@ async def verify(node: Node, _arguments: Mapping[str, Any], progress: Progress) 
     await node.database.read(proof.check_heads)
     scopes = []
     for scope in await node.database.read(scopes_held, node.context):
-        digest = await node.database.read(digest_scope, node.context, scope)
+        digest = await node.digest(scope)
+        if digest is None:
+            continue
         scopes.append({"scope": scope, "rows": digest.rows, "digest": digest.digest.hex(), "matches_parent": None})
     return {"ok": not proof.bad, "batches": proof.batches, "bad": proof.bad, "scopes": scopes}
 

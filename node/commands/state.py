@@ -13,7 +13,6 @@ from node.config import Config
 from node.local import Node, now_ms
 from node.storage import peers, report
 from node.storage.context import Context
-from node.storage.digests import digest_scope, remember
 from node.storage.engine import SQLITE_VERSION, execute
 from node.storage.meta import get_meta
 from node.storage.peers import Peer
@@ -30,16 +29,17 @@ LATE_FACTOR = 3
 
 
 async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
-    """The keys of ``status --json``; ``brief`` leaves the digests out."""
+    """The keys of ``status --json``; ``brief`` leaves the digests out. A scope whose edits cannot be sealed now (the
+    node is fenced, or a program writes without a pause) has none."""
     answer = await node.database.read(_status, node.context, node.config)
     answer["running"] = bool(arguments.get("running"))
     answer["scopes"] = []
     for scope in await node.database.read(report.scopes_held, node.context):
         if arguments.get("brief"):
             continue
-        digest = await node.database.read(digest_scope, node.context, scope)
-        answer["scopes"].append(await node.database.read(report.scope_report, digest))
-        await node.database.write(remember, node.context, digest)
+        digest = await node.digest(scope)
+        if digest is not None:
+            answer["scopes"].append(await node.database.read(report.scope_report, digest))
     return answer
 
 

@@ -28,7 +28,7 @@ from node.storage.checks import (
     unchangeable,
 )
 from node.storage.tables import NOW_MS, quoted
-from sync_engine.registry import FieldType, Register, Registry, Table
+from sync_engine.registry import REGISTRY_TABLE, FieldType, Register, Registry, Table
 
 PREFIX = "_capture_"
 EDITED = "_edited"
@@ -237,9 +237,23 @@ def _after_delete(table: Table) -> str:
     return _trigger(table, "delete", "AFTER DELETE", "", [_note(table, "OLD", source)])
 
 
+def _published(table: Table) -> list[str]:
+    """A registry version never changes once it is there: batches are judged by its very text."""
+    if table.name != REGISTRY_TABLE:
+        return []
+    refused = ["SELECT RAISE(ABORT, '_registry: a published version cannot be changed; insert the next one')"]
+    exists = f' AND EXISTS (SELECT 1 FROM {quoted(table.name)} WHERE "unit" = {new("unit")} AND "id" = {new("id")})'
+    return [
+        _trigger(table, "published_update", "BEFORE UPDATE", "", refused),
+        _trigger(table, "published_delete", "BEFORE DELETE", "", refused),
+        _trigger(table, "published_replace", "BEFORE INSERT", exists, refused),
+    ]
+
+
 def triggers_sql(registry: Registry, table: Table, unit: str) -> list[str]:
     """The triggers of one table, for the node of ``unit``: what it may write depends on its level."""
     return [
+        *_published(table),
         _before_insert(table, unit),
         *_after_insert(table, registry, unit),
         _after_update(table, registry, unit),

@@ -41,8 +41,12 @@ class ScopeDigest:
     """What it was computed from: the registry's version and the applied heads."""
 
 
+class PendingFirst(Exception):
+    """An edit is pending in the scope: the table no longer shows what its register held, so seal before digesting."""
+
+
 def digest_scope(connection: Connection, context: Context, scope: str) -> ScopeDigest:
-    """The scope's digests, computed anew only if something has been applied since they were."""
+    """The scope's digests, computed anew only if something has been applied since they were. Raises PendingFirst."""
     registry = current_registry(connection, context)
     tables = [table for table in registry.all_tables.values() if table.belongs_in(scope)]
     state = sha256(registry.sha256)
@@ -59,6 +63,7 @@ def digest_scope(connection: Connection, context: Context, scope: str) -> ScopeD
     else:
         columns = {}
         for table in tables:
+            _check_sealed(connection, table, scope)
             columns.update(_digest_table(connection, context, table, scope))
     unit_level = level_of(unit_of(scope))
     by_all = [
@@ -67,6 +72,14 @@ def digest_scope(connection: Connection, context: Context, scope: str) -> ScopeD
         for name in (ALIVE, *(each.name for each in table.registers if table.may_read(each, 0, unit_level)))
     ]
     return ScopeDigest(scope, rows, scope_digest(columns, by_all), columns, state.digest())
+
+
+def _check_sealed(connection: Connection, table: Table, scope: str) -> None:
+    pending = execute(
+        connection, "SELECT 1 FROM _pending WHERE unit = ? AND tbl = ? LIMIT 1", (unit_of(scope), table.number)
+    )
+    if pending.scalar() is not None:
+        raise PendingFirst
 
 
 def remember(connection: Connection, _context: Context, digest: ScopeDigest) -> None:
