@@ -70,10 +70,12 @@ class _HealthForNodes:
 
 
 class ChildLinks:
-    """The server of one node. Raises PortTaken when it cannot listen."""
+    """The server of one node; ``on_news`` is told when a child brought something. Raises PortTaken if it cannot
+    listen."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, on_news: Callable[[], None]) -> None:
         self.node = node
+        self._on_news = on_news
         self.busy: set[str] = set()
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=None)
@@ -135,6 +137,8 @@ class ChildLinks:
                 summary = await session.run()
             finally:
                 link.close()
+            if summary.received_batches:
+                self._on_news()
             log.info(
                 "session",
                 unit=unit,

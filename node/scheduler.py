@@ -30,6 +30,9 @@ log = structlog.get_logger()
 WATCH_S = 0.5
 """How often the service looks for edits by programs that know nothing of us."""
 
+NEWS_S = 0.1
+"""News of several children at once goes up in one call."""
+
 AFTER_FAULT_S = 10.0
 BACKOFF_FROM_S = 2.0
 
@@ -81,6 +84,12 @@ class Scheduler:
             missed = trigger.get_next_fire_time(None, before)
             return missed is not None and missed < datetime.now().astimezone()
         return now_ms() - last > schedule.every_s * 1000
+
+    def on_news(self) -> None:
+        """A child brought something: it goes on up at once, unless the parent is out of reach or only the
+        timetable counts."""
+        if self.parent is not None and self.node.config.schedule.on_change and not self.failures:
+            self._soon(NEWS_S)
 
     def _soon(self, seconds: float) -> None:
         at = datetime.now().astimezone() + timedelta(seconds=seconds)

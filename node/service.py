@@ -34,16 +34,16 @@ async def running(home: Path) -> AsyncIterator[Node]:
         node = await Node.open(home)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(node.close)
-            if node.config.listen:
-                links = ChildLinks(node)
-                await links.start()
-                stack.push_async_callback(links.stop)
             control = Control(node)
             await control.start()
             stack.push_async_callback(control.stop)
             scheduler = Scheduler(node)
             await scheduler.start()
             stack.push_async_callback(scheduler.stop)
+            if node.config.listen:
+                links = ChildLinks(node, on_news=scheduler.on_news)
+                await links.start()
+                stack.push_async_callback(links.stop)
             yield node
 
 
