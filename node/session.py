@@ -189,7 +189,7 @@ class Session:
                 case PeerHolds(heads):
                     await self.node.database.write(peers.note_holds, self.peer, heads)
                 case PeerForked(theirs):
-                    await self.node.database.write(_freeze, theirs)
+                    await self.node.database.write(_freeze, self.node.context.unit, theirs)
                 case PeerRestored(stream):
                     reason = f"{self.peer} is behind on its own stream {stream}: it was restored from an older copy"
                     await self.node.database.write(peers.note_fenced, self.peer, reason)
@@ -283,7 +283,7 @@ class Session:
             nos, forked = await self.node.database.read(lacking, spans)
             for theirs in forked:
                 self._exchange.on_forked(theirs)
-                await self.node.database.write(_freeze, theirs)
+                await self.node.database.write(_freeze, self.node.context.unit, theirs)
             new = {(span.stream.origin, span.stream.epoch) for span in spans if span.after is None} - certified
             paths = await self.node.database.read(_paths, sorted(new))
             if paths:
@@ -345,7 +345,12 @@ def _paths(connection: Connection, origins: list[tuple[UnitPath, Epoch]]) -> tup
     return tuple(path for path in found if path is not None)
 
 
-def _freeze(connection: Connection, theirs: Head) -> None:
+def _freeze(connection: Connection, unit: UnitPath, theirs: Head) -> None:
+    """Take nothing more of a stream that has two batches at one place. Raises Fenced where it is this node's own."""
+    if theirs.stream.origin == unit:
+        raise Fenced(
+            "a peer holds another batch of this node at one number: it was restored from an older copy, or runs twice"
+        )
     row = stream_row(connection, theirs.stream)
     leave(connection, row.no, FROZEN, f"two batches at number {theirs.seq}: its node was restored or runs twice")
 

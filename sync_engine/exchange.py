@@ -288,7 +288,9 @@ class Exchange:
         """A side that is behind on its own streams was restored from an older image, or has been cloned."""
         for stream, head in theirs.items():
             mine = self.held.get(stream)
-            if stream.origin == self.hello.unit and (mine is None or mine.seq < head.seq):
+            if stream.origin != self.hello.unit:
+                continue
+            if mine is None or mine.seq < head.seq or (mine.seq == head.seq and mine.hash != head.hash):
                 raise Fenced(
                     f"{self.peer} holds batches of this node that this node does not have: it was restored from an"
                     " older copy, or runs twice"
