@@ -31,6 +31,9 @@ REST_S = 0.12
 """... before we rest for so long. SQLite's busy handler tries again every 100 ms at most, so within a second a waiting
 client meets a rest, with a quarter of a second in hand for a busy machine; the price is a sixth of a long catch-up."""
 
+GAP_S = 0.102
+"""A pause that came by itself and is as good as a rest: a little more than the handler's longest interval."""
+
 SPACE_BYTES_MIN = 64 * 1024
 """With less than this free, an I/O error means a full disk: SQLite says so where the index beside its log, 32 KiB at a
 time, finds no room."""
@@ -47,7 +50,7 @@ class _Pacer:
     on a slow or busy machine that is several times what it is meant to be."""
 
     def __init__(self) -> None:
-        self._spell_began = self._began = self._last_ended = self._expected = 0.0
+        self._spell_began = self._last_ended = self._expected = 0.0
 
     async def before(self) -> None:
         now = time.monotonic()
@@ -56,11 +59,13 @@ class _Pacer:
         elif now + self._expected - self._spell_began > BUSY_SPELL_S:
             await asyncio.sleep(REST_S)
             self._spell_began = time.monotonic()
-        self._began = time.monotonic()
 
-    def after(self) -> None:
+    def after(self, locked_at: float) -> None:
+        """A write that took the lock at ``locked_at`` has ended."""
+        if locked_at - self._last_ended >= GAP_S:
+            self._spell_began = locked_at
         self._last_ended = time.monotonic()
-        self._expected = max(self._last_ended - self._began, 0.8 * self._expected)
+        self._expected = max(self._last_ended - locked_at, 0.8 * self._expected)
 
 
 class Database:
@@ -86,13 +91,37 @@ class Database:
         try:
             async with self._writer:
                 await self._pacer.before()
+                began = time.monotonic()
                 try:
                     async with self._engine.begin() as connection:
                         return await connection.run_sync(work, *args, **kwargs)
                 finally:
-                    self._pacer.after()
+                    self._pacer.after(began)
         except DBAPIError as error:
             raise fault_of(error, self.path) from error
+
+    async def write_late(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As ``write``, for work that reads and thinks long before it writes: others may write meanwhile.
+
+        If anybody did, SQLite refuses our lock, because what was read is no longer so, and the work is done again under
+        a lock from its beginning.
+        """
+        locked_at: list[float] = []
+        try:
+            async with self._writer:
+                await self._pacer.before()
+                try:
+                    async with self._engine.connect() as connection:
+                        await connection.execution_options(locked_at=locked_at)
+                        async with connection.begin():
+                            return await connection.run_sync(work, *args, **kwargs)
+                finally:
+                    if locked_at:
+                        self._pacer.after(locked_at[0])
+        except DBAPIError as error:
+            if "locked" not in str(error.orig):
+                raise fault_of(error, self.path) from error
+        return await self.write(work, *args, **kwargs)
 
     async def close(self) -> None:
         await self._engine.dispose()

@@ -84,7 +84,7 @@ class Node:
 
     async def seal_next(self) -> bool:
         """Seal one batch; False when nothing was pending."""
-        return await self.database.write(seal_next, self.context) is not None
+        return await self.database.write_late(seal_next, self.context) is not None
 
     async def digest(self, scope: str) -> ScopeDigest | None:
         """A scope's digests, kept for the next time; None when its edits cannot be sealed."""

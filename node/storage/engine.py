@@ -1,14 +1,16 @@
 """Opens the node's database, and is the one place where dialects differ.
 
 Role: engines (synchronous for commands and the simulator, asynchronous for the service), transactions, bulk statements.
-Reach: SQLAlchemy, sqlcipher3. Invariant: every write transaction begins with BEGIN IMMEDIATE: SQLAlchemy's own
-default loses updates silently (40 concurrent increments gave 1). Which SQLite runs is a decision:
+Reach: SQLAlchemy, sqlcipher3. Invariant: a write transaction begins with BEGIN IMMEDIATE, or is one
+whose late lock SQLite refuses if anybody wrote since it began to read: SQLAlchemy's own default loses updates silently
+(40 concurrent increments gave 1). Which SQLite runs is a decision:
 docs/decisions/0002.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,15 +49,23 @@ def _connect(path: str) -> Any:
     return connection
 
 
-def _begin_immediate(connection: Connection) -> None:
-    reads_only = connection.get_execution_options().get("reads_only", False)
-    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    deferred = options.get("reads_only", False) or options.get("locked_at") is not None
+    connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+
+
+def _note_lock(connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+    """Write down when a transaction that reads first takes the lock: ``locked_at`` is its option, an empty list."""
+    marks = connection.get_execution_options().get("locked_at")
+    if marks is not None and not marks and not statement.startswith(("SELECT", "BEGIN")):
+        marks.append(time.monotonic())
 
 
 def open_engine(path: Path) -> Engine:
     """A synchronous engine on a node's SQLite file."""
     engine = create_engine("sqlite+dongbo://", creator=lambda: _connect(str(path)), poolclass=QueuePool, pool_size=2)
-    event.listen(engine, "begin", _begin_immediate)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -70,7 +80,8 @@ def open_async_engine(path: Path) -> AsyncEngine:
     engine = create_async_engine(
         f"sqlite+dongbo_async:///{path}", async_creator=create, pool_size=4, max_overflow=8, pool_timeout=BUSY_MS / 1000
     )
-    event.listen(engine.sync_engine, "begin", _begin_immediate)
+    event.listen(engine.sync_engine, "begin", _begin)
+    event.listen(engine.sync_engine, "before_cursor_execute", _note_lock)
     return engine
 
 

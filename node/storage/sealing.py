@@ -93,8 +93,8 @@ def _first_pending(connection: Connection) -> tuple[str, int] | None:
 def _seal_window(connection: Connection, context: Context, registry: Registry, window: Window) -> Sealed:
     """Sign and store the window as its stream's next batch, and take its notes away."""
     sections = window.sections()
-    window.forget()
     if not sections:
+        window.forget()
         return Sealed(None, 0, window.aside)
     stream = window.stream
     row = stream_row(connection, stream)
@@ -102,7 +102,9 @@ def _seal_window(connection: Connection, context: Context, registry: Registry, w
     seen = before.updated(head for head in applied_heads(connection, stream.scope) if head.stream != stream)
     delta = seen.changed_since(before)
     batch = _sign(context, registry, stream, sections, row.held, tuple(delta))
+    # Writing begins here, so the lock is short: all that was read still holds, or SQLite refuses it.
     no = insert_batch(connection, row.no, batch, APPLIED, context.now_ms())
+    window.forget()
     note_seen(connection, row.no, delta)
     seen = seen if row.held is None else seen.updated([row.held])
     apply_batch(connection, context, Incoming(no, batch.head, seen, registry, own=True, was=window.was), sections)

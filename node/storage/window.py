@@ -76,11 +76,12 @@ class Window:
         self.notes += sum(note.count for note in noted.values())
         if not noted:
             return
-        execute(
-            self.connection,
-            f"DELETE FROM _set_aside WHERE unit = ? AND tbl = ? AND id {IN_LIST}",
-            (self.unit, table.number, in_list(noted)),
-        )
+        if execute(self.connection, "SELECT 1 FROM _set_aside LIMIT 1").scalar() is not None:
+            execute(
+                self.connection,
+                f"DELETE FROM _set_aside WHERE unit = ? AND tbl = ? AND id {IN_LIST}",
+                (self.unit, table.number, in_list(noted)),
+            )
         folder = Folder(table)
         part = Part(table, [])
         keys = list(noted)
