@@ -1,0 +1,197 @@
+"""Compares one node's registers, tables and conflicts with the oracle's.
+
+Role: I1, I6, I7 and I18 (registers against the truth), I2 (tables against registers), the journal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from node.storage.apply import insertable_registers
+from node.storage.engine import execute
+from node.storage.registers import load_keys
+from node.storage.registries import current_registry
+from sync_engine.fields import to_sql
+from tests.simulation.checks import Violation, require
+from tests.simulation.editor import rows_of
+from tests.simulation.model import TABLES, Stamp, Table, readable, scope_of, shown
+from tests.simulation.process import Process
+from tests.simulation.truth import ALIVE, Key, Place, Truth
+
+Held = dict[Place, list[tuple[bytes, int, str, Any]]]
+"""Per register the writes a node holds: (batch, time, origin, value)."""
+
+
+def held_by(
+    connection: Any, node: Process, table: Table, scope: str
+) -> tuple[Held, dict[str, bytes | None], dict[tuple[str, bytes], int]]:
+    """What the node's storage holds of one table of one scope: registers, who is shown, when each was born."""
+    unit = scope.partition("/")[0]
+    number = execute(connection, "SELECT no FROM _scope WHERE name = ?", (scope,)).scalar()
+    found: Held = {}
+    front: dict[str, bytes | None] = {}
+    born: dict[tuple[str, bytes], int] = {}
+    if number is None:
+        return found, front, born
+    product = current_registry(connection, node.context).tables[table.name]
+    rows = execute(
+        connection, "SELECT id, identity, shown FROM _row WHERE scope = ? AND tbl = ?", (number, table.number)
+    ).all()
+    ids = sorted({each for each, _, _ in rows})
+    front = {each: None for each in ids}
+    front.update({each: who for each, who, is_shown in rows if is_shown})
+    insertable = insertable_registers(connection, node.context, product, number, unit, ids)
+    loaded, _ = load_keys(connection, product, number, unit, ids, insertable, {})
+    for key, one in loaded.items():
+        for who, state in one.states.items():
+            born[(key, who)] = state.born
+            registers = {(ALIVE, ""): state.alive}
+            for register in product.registers:
+                registers.update({(register.name, element): each for element, each in state.register(register).items()})
+            for (name, element), writes in registers.items():
+                place = (table.name, unit, key, who, name, element)
+                found[place] = [
+                    (dot.hash, write.time, write.origin, write.value) for write in writes for dot in write.dots
+                ]
+    return found, front, born
+
+
+class NodeCheck:
+    """One node against the truth."""
+
+    def __init__(self, node: Process, truth: Truth) -> None:
+        self.node, self.truth = node, truth
+        self.windows = truth.nodes[node.unit].windows
+        self.expected = truth.registers(truth.nodes[node.unit].applied)
+        self.scopes = {scope for (scope,) in node.query("SELECT name FROM _scope")}
+        self.registry = node.look(current_registry, node.context)
+
+    def run(self) -> None:
+        expected = {
+            place: writes
+            for place, writes in self.expected.items()
+            if place[:3] not in self.windows and self._reads(place)
+        }
+        found: Held = {}
+        for scope in sorted(self.scopes):
+            for table in TABLES.values():
+                if scope_of(table, scope.partition("/")[0]) == scope:
+                    found.update(self.node.look(self._table, table, scope))
+        for place in sorted({*expected, *found}, key=repr):
+            if place[:3] in self.windows:
+                continue
+            want = Counter((write.batch, repr(write.value)) for write in expected.get(place, ()))
+            have = Counter((batch, repr(value)) for batch, _, _, value in found.get(place, ()))
+            require(want == have, lambda p=place, w=want, h=have: self._explain(p, w, h))  # type: ignore[misc]
+        self._times(found)
+        self._journal(found)
+
+    def _times(self, found: Held) -> None:
+        """I6: a write has one time everywhere. I12: it is later than all that it replaces."""
+        times = self.truth.times
+        for place, writes in found.items():
+            for batch, time, _origin, _value in writes:
+                first = times.setdefault((place, batch), time)
+                require(first == time, lambda p=place: f"I6: {self.node.unit} gives {p} another time")  # type: ignore[misc]
+        for place, writes in self.expected.items():
+            for write in writes:
+                mine = times.get((place, write.batch))
+                if mine is None or (place[4] == ALIVE and write.value):
+                    continue
+                for batch in write.seen:
+                    earlier = times.get((place, batch), -1)
+                    require(earlier < mine, lambda p=place: f"I12: a write of {p} is not later than what it replaces")  # type: ignore[misc]
+
+    def _reads(self, place: Place) -> bool:
+        table, unit, register = place[0], place[1], place[4]
+        return register == ALIVE or readable(
+            next(each for each in TABLES[table].registers if each.name == register), self.node.unit, unit
+        )
+
+    def _explain(self, place: Place, want: Counter[Any], have: Counter[Any]) -> str:
+        show = [f"{count}x {value} of {batch.hex()[:8]}" for (batch, value), count in (want - have).items()]
+        more = [f"{count}x {value} of {batch.hex()[:8]}" for (batch, value), count in (have - want).items()]
+        return f"I1/I7: {self.node.unit} {place}: lacks {show}, has unexpectedly {more}"
+
+    def _table(self, connection: Any, table: Table, scope: str) -> Held:
+        unit = scope.partition("/")[0]
+        found, front, born = held_by(connection, self.node, table, scope)
+        rows = rows_of(connection, table, unit)
+        for key in sorted({*front, *rows}):
+            if (table.name, unit, key) not in self.windows:
+                self._row(table, unit, key, (found, front, born), rows.get(key))
+        return found
+
+    def _row(self, table: Table, unit: str, key: str, stored: Any, row: dict[str, Any] | None) -> None:
+        """I2: what the table shows is what its registers say."""
+        found, front, born = stored
+        living = [
+            who
+            for (each, who) in born
+            if each == key
+            and _lives(table, {bool(value) for *_, value in found[(table.name, unit, key, who, ALIVE, "")]})
+        ]
+        first = min(living, key=lambda who: (born[(key, who)], who), default=None)
+        where = f"I2: {self.node.unit} {table.name} {unit} {key}"
+        require(front.get(key) == first, lambda: f"{where} shows {front.get(key)!r} instead of {first!r}")
+        require((row is None) == (first is None), lambda: f"{where} shows {row}, alive is {first!r}")
+        if row is None or first is None:
+            return
+        for name, want in self._projected(table, (table.name, unit, key, first), found).items():
+            have = None if row[name] == "[]" else row[name]  # docs/decisions/0011: an empty set is null
+            require(have == want, lambda n=name, w=want: f"{where} shows {n} = {row[n]!r} instead of {w!r}")  # type: ignore[misc]
+
+    def _projected(self, table: Table, who: tuple[str, str, str, bytes], found: Held) -> dict[str, Any]:
+        """The row by the oracle's own policies, in SQL form."""
+        product = self.registry.tables[table.name]
+        row: dict[str, Any] = {}
+        for register in table.registers:
+            if register.policy == "union":
+                prefix = (*who, register.name)
+                stamps = {place[5]: _stamps(writes) for place, writes in found.items() if place[:5] == prefix}
+                present = sorted(element for element, each in stamps.items() if shown("union", each))
+                row[register.fields[0]] = to_sql(product.field(register.fields[0]), [present or None])[0]
+                continue
+            writes = found.get((*who, register.name, ""), [])
+            value = shown(register.policy, _stamps(writes)) if writes else None
+            values = value if isinstance(value, tuple) else (value,) * len(register.fields)
+            row.update(zip(register.fields, values, strict=True))
+        return row
+
+    def _journal(self, found: Held) -> None:
+        """Every register with writes of different values is in the journal, open where a person decides."""
+        want = {}
+        for place, writes in found.items():
+            if len({repr(value) for *_, value in writes}) > 1:
+                table = TABLES[place[0]]
+                if place[4] == ALIVE:
+                    policy = table.delete
+                else:
+                    policy = next(each.policy for each in table.registers if each.name == place[4])
+                want[place] = "open" if policy == "review" else "settled"
+        have = {}
+        for number, scope, key, who, name, state in self.node.query(
+            "SELECT tbl, name, id, identity, field, state FROM _conflict JOIN _scope ON _scope.no = scope"
+            " WHERE live = 1"
+        ):
+            table = next((each for each in TABLES.values() if each.number == number), None)
+            if table is not None:
+                register, _, element = name.partition(":")
+                have[(table.name, scope.partition("/")[0], key, who, register.lstrip("_"), element)] = state
+        differ = {place for place in {*want, *have} if want.get(place) != have.get(place)}
+        differ = {place for place in differ if place[:3] not in self.windows}
+        if differ:
+            place = min(differ, key=repr)
+            raise Violation(f"I1: {self.node.unit} journals {place} as {have.get(place)} instead of {want.get(place)}")
+
+
+def _stamps(writes: list[tuple[bytes, int, str, Any]]) -> list[Stamp]:
+    return [(time, origin, value) for _, time, origin, value in writes]
+
+
+def _lives(table: Table, alive: set[bool]) -> bool:
+    return alive == {True} if table.delete == "delete" else True in alive
+
+
+__all__ = ["Held", "Key", "NodeCheck", "held_by"]

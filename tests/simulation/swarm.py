@@ -1,0 +1,90 @@
+"""Which faults a seed knows, and how often: each seed draws its own, so that rare faults meet in some of them.
+
+Role: rates of faults, sizes; the list of faults that a batch of seeds must have seen fire.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+YEAR_MS = 365 * 86_400_000
+
+RATES = {
+    # of one frame
+    "loss": (0.01, 0.1),
+    "garbled": (0.02, 0.2),
+    "repeat": (0.05, 0.3),
+    "replay": (0.05, 0.3),
+    "reorder": (0.1, 0.5),
+    "cut": (0.01, 0.1),
+    # of one turn
+    "crash": (0.02, 0.2),
+    "crash at start": (0.1, 0.5),
+    "clock": (0.01, 0.05),
+    "slow line": (0.01, 0.05),
+    "partition": (0.01, 0.05),
+    # of one text
+    "NFD text": (0.02, 0.1),
+}
+RESTORES = {"image": (0.1, 0.3), "restore": (0.01, 0.04)}
+CROWDED = {"reorder": 0.8, "loss": 0.2, "cut": 0.02}
+KINDS = {"mixed": 0.45, "crowded": 0.25, "restored": 0.3}
+"""Shares of the seeds. Crowded: everybody writes one row within a few milliseconds, over a line on which nothing comes
+in order. Restored: what follows a restore is not healed yet, so the others must not suffer it."""
+
+MUST_FIRE = (
+    "local write",
+    "loss",
+    "garbled",
+    "repeat",
+    "replay",
+    "reorder",
+    "cut",
+    "crash",
+    "crash at start",
+    "clock jump",
+    "slow line",
+    "partition",
+    "partition, one way",
+    "NFD text",
+    "restore",
+    "fenced",
+    "frozen stream",
+    "open conflict",
+    "batch waiting",
+    "batch gap",
+    "batch known",
+)
+"""A batch of seeds in which one of these never happened proves nothing."""
+
+
+@dataclass
+class Swarm:
+    """One seed's fate."""
+
+    ticks: int
+    ids: int
+    hot: int
+    """Units whose rows everybody writes: without them concurrent edits would be rare."""
+    check_every: int
+    rates: dict[str, float] = field(default_factory=dict)
+    crowded: bool = False
+    clock: tuple[int, ...] = (0, 0, 1, 1, 2, 50)
+    """How far time may go in one turn, in milliseconds."""
+
+    @classmethod
+    def drawn(cls, rng: Random, *, long: bool, kind: str | None = None) -> Swarm:
+        kind = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
+        rates = {fault: rng.uniform(*span) for fault, span in RATES.items() if rng.random() < 0.6}
+        ticks = rng.randint(2_000, 5_000) if long else rng.randint(120, 300)
+        swarm = cls(ticks, rng.choice([1, 2, 4]), rng.choice([1, 1, 2, 3]), 400 if long else 60, rates)
+        if kind == "restored":
+            swarm.rates.update({fault: rng.uniform(*span) for fault, span in RESTORES.items()})
+        elif kind == "crowded":
+            swarm.ids, swarm.hot, swarm.crowded = 1, 1, True
+            swarm.clock, swarm.rates = (0,) * 30 + (1,), dict(CROWDED)
+        return swarm
+
+    def happens(self, rng: Random, fault: str) -> bool:
+        return rng.random() < self.rates.get(fault, 0.0)
