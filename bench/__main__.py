@@ -134,7 +134,7 @@ def main_figures(runs: Sequence[Run], count: int) -> list[Figure]:
             "one field in 1 % of rows / 1 % of the initial sync",
             [(run.edit - run.nothing) / (run.initial / 100) for run in runs],
             "x",
-            3.0,
+            5.0,
         ),
         Figure("nothing changed", [run.nothing * 1000 for run in runs], "ms"),
         Figure("on the wire, initial sync", [run.wire_bytes for run in runs], "B/member"),
