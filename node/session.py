@@ -115,6 +115,7 @@ class Session:
         self._credit = asyncio.Event()
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
         self._tasks: list[asyncio.Task[None]] = []
+        self._holds: dict[StreamId, Head] = {}
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sealed = asyncio.Event()
         self._sealing: asyncio.Task[None]
@@ -137,6 +138,8 @@ class Session:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            # Once, not with every ack: it is for people to read, and each would cost a sync of the disk.
+            await self.node.database.write(peers.note_holds, self.peer, list(self._holds.values()))
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
         await self.node.database.write(peers.note_success, self.peer, now_ms())
@@ -187,7 +190,7 @@ class Session:
                 case Ship(scopes):
                     self._tasks.append(asyncio.create_task(self._ship(scopes)))
                 case PeerHolds(heads):
-                    await self.node.database.write(peers.note_holds, self.peer, heads)
+                    self._holds.update((head.stream, head) for head in heads)
                 case PeerForked(theirs):
                     await self.node.database.write(_freeze, self.node.context.unit, theirs)
                 case PeerRestored(stream):
