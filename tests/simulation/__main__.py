@@ -16,6 +16,8 @@ from tests.simulation import forest
 PROCESSES = 2
 ENOUGH = 50
 """So many seeds must between them have seen every fault fire."""
+MANY = 300
+"""And so many the rare ones, too."""
 
 
 def run_one(seed: int, given: argparse.Namespace) -> tuple[int, str | None, Counter[str]]:
@@ -55,7 +57,7 @@ def mutants(seeds: range) -> int:
 
 
 def many(seeds: range, given: argparse.Namespace) -> int:
-    from tests.simulation.swarm import MUST_FIRE
+    from tests.simulation.swarm import MUST_FIRE, RARE
 
     began, counts, failed = time.monotonic(), Counter[str](), 0
     with ProcessPoolExecutor(PROCESSES) as pool:
@@ -66,8 +68,9 @@ def many(seeds: range, given: argparse.Namespace) -> int:
                 print(f"seed {seed}: {failure}", flush=True)
     for what, count in sorted(counts.items()):
         print(f"{what:24} {count:10}")
-    must_fire = len(seeds) >= ENOUGH and not (given.mutant or given.kind)
-    missing = [what for what in MUST_FIRE if not counts[what]] if must_fire else []
+    expected = () if given.mutant or given.kind or len(seeds) < ENOUGH else MUST_FIRE
+    expected += RARE if expected and len(seeds) >= MANY else ()
+    missing = [what for what in expected if not counts[what]]
     if missing:
         print(f"never happened: {', '.join(missing)}")
     print(f"{len(seeds)} seeds, {failed} failed, {time.monotonic() - began:.0f} s; replay one with --seed N")

@@ -99,7 +99,10 @@ class NodeCheck:
                 mine = times.get((place, write.batch))
                 if mine is None or (place[4] == ALIVE and write.value):
                     continue
-                for batch in write.seen:
+                seen = write.seen
+                if place[4] == ALIVE:  # counts only what it replaces itself: other writes of `alive` count nothing
+                    seen = frozenset(each.batch for each in self.truth.registers(seen).get(place, ()))
+                for batch in seen:
                     earlier = times.get((place, batch), -1)
                     require(earlier < mine, lambda p=place: f"I12: a write of {p} is not later than what it replaces")  # type: ignore[misc]
 

@@ -50,13 +50,13 @@ MUST_FIRE = (
     "NFD text",
     "restore",
     "fenced",
-    "frozen stream",
     "open conflict",
-    "batch waiting",
     "batch gap",
     "batch known",
 )
 """A batch of seeds in which one of these never happened proves nothing."""
+RARE = ("frozen stream", "batch waiting")
+"""The same for a large batch."""
 
 
 @dataclass
