@@ -17,8 +17,6 @@ from node.platform import write_private
 from sync_engine.errors import LocalFault, NotSetUp
 from sync_engine.names import check_unit
 
-DEFAULT_PORT = 7470
-
 
 class BadConfig(LocalFault):
     """node.toml says something that cannot be."""

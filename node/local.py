@@ -14,7 +14,6 @@ from typing import Self
 
 from sqlalchemy import Connection
 
-from conflict.values import Head
 from node import config as configs
 from node.config import Config
 from node.database import Database
@@ -24,7 +23,7 @@ from node.storage.certificates import keep_path
 from node.storage.context import Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
-from node.storage.sealing import Sealed, seal_next
+from node.storage.sealing import seal_next
 from node.storage.setup import open_database
 from sync_engine.chunks import SALT_BYTES
 from sync_engine.errors import Fenced, RuleBroken
@@ -133,6 +132,3 @@ class Node:
 def _start(connection: Connection, context: Context, path: tuple[bytes, ...]) -> None:
     open_database(connection, context)
     keep_path(connection, path, context.tree_id)
-
-
-__all__ = ["Head", "Node", "Sealed", "context_of", "database_path", "now_ms"]

@@ -356,6 +356,3 @@ def _freeze(connection: Connection, unit: UnitPath, theirs: Head) -> None:
         )
     row = stream_row(connection, theirs.stream)
     leave(connection, row.no, FROZEN, f"two batches at number {theirs.seq}: its node was restored or runs twice")
-
-
-__all__ = ["Fenced", "Link", "Session", "Summary"]

@@ -27,9 +27,6 @@ from sync_engine.registry import FieldType, Register, Table
 
 ID_CHARS_MAX = 200
 IDENTITY_BYTES = 8
-META = ("id", "_identity", "_time", "_first", "_mask", "_new", "_by")
-"""Columns that every level reads; ``_first``, ``_mask``, ``_new`` and ``_by`` only where an entry needs them."""
-
 Salt = Callable[[], bytes]
 
 

@@ -47,3 +47,6 @@ CERTIFICATES_MAX = 10_000
 
 WRITE_MS_MAX = 200
 """No write transaction of ours is longer: a foreign client with a busy timeout of a second must never be refused."""
+
+CLOCK_SKEW_MS_MAX = 5 * 60 * 1000
+"""A clock this far from the parent's is said so, and nothing else follows: five minutes forgive a slow clock."""

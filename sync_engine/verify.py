@@ -7,7 +7,6 @@ or at who delivered the bytes; the same batch is judged alike on every node.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import sha256
 
 from conflict.values import level_of
@@ -92,8 +91,3 @@ def decode(batch: SealedBatch, registry: Registry) -> list[Entries]:
             )
         found.append(entries)
     return found
-
-
-def without_chunks(batch: SealedBatch) -> SealedBatch:
-    """The batch as a level that may read nothing would hold it: its signature must still verify."""
-    return replace(batch, chunks=tuple({} for _ in batch.chunks))

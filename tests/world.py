@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from conflict.values import UnitPath
 from node.session import for_peer, hello_of
 from node.starter import starter_catalog
-from node.storage.batches import lacking, read_batch
+from node.storage.batches import lacking, stored_batch
 from node.storage.certificates import keep_path, path_of
 from node.storage.context import Context
 from node.storage.engine import execute, open_engine
@@ -185,7 +185,7 @@ class World:
                                 if path is not None:
                                     queue.append((peer.unit, encode(Certificates((path,)))))
                             for no in nos:
-                                batch = parse_batch(read_batch(connection, no))
+                                batch = parse_batch(stored_batch(connection, no)[2])
                                 data = for_peer(connection, node.context, peer.unit, batch)
                                 exchange.on_sent(batch.head, len(data))
                                 queue.append((peer.unit, encode(BatchFrame(data))))

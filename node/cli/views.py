@@ -21,6 +21,7 @@ from rich.tree import Tree
 
 from node.figures import clock, day, day_and_time, is_today, number
 from node.messages import say
+from sync_engine.limits import CLOCK_SKEW_MS_MAX
 from sync_engine.merge import ALIVE
 
 COLOURS = {"ok": "green", "late": "yellow", "never": "yellow", "failing": "red", "stale": "red", "fenced": "bold red"}
@@ -124,7 +125,7 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     lines += [say("look.set_aside", **each) for each in status["set_aside"][:5]]
     parent = status["parent"]
     skew = parent["clock_skew_ms"] if parent else None
-    if skew is not None and abs(skew) > 5 * 60 * 1000:
+    if skew is not None and abs(skew) > CLOCK_SKEW_MS_MAX:
         lines.append(say("look.clock", minutes=round(abs(skew) / 60_000)))
     return lines
 

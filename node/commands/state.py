@@ -20,9 +20,6 @@ from node.storage.registries import current_registry
 from node.storage.sealing import pending_count
 from sync_engine.names import parent_of
 
-CLOCK_SKEW_MS = 5 * 60 * 1000
-"""A clock this far from the parent's is said so; nothing else follows from it."""
-
 STALE_MS = 24 * 3600 * 1000
 LATE_FACTOR = 3
 """Late: nothing came for three times the interval between calls; stale: for a day."""

@@ -222,6 +222,15 @@ _STATUS = _weighted(STATUSES)
 _BADGES = [sql_set([f"Huy hiệu {year} năm tuổi Đảng" for year in BADGE_YEARS if year <= years]) for years in range(101)]
 
 
+def _mails(rng: Random, given: Sequence[str], surnames: Sequence[str], serials: Sequence[int]) -> list[SqlValue]:
+    """Three of four have an address, under a domain that is nobody's."""
+    has_mail = rng.choices((True, True, True, False), k=len(serials))
+    return [
+        f"{name}.{surname}.{serial}@{_MAIL_DOMAIN}" if has else None
+        for name, surname, serial, has in zip(given, surnames, serials, has_mail, strict=True)
+    ]
+
+
 def _columns(rng: Random, pools: _Pools, serials: Sequence[int]) -> list[Sequence[SqlValue]]:
     """One chunk: every column of ``FIELDS`` after ``id``."""
     size = len(serials)
@@ -233,11 +242,7 @@ def _columns(rng: Random, pools: _Pools, serials: Sequence[int]) -> list[Sequenc
     sexes = [sex for _, sex, _ in given]
     status = rng.choices(_STATUS, k=size)
     born, admitted, official, issued, badges, exempt = zip(*[_life(rng, value) for value in status], strict=True)
-    has_mail = rng.choices((True, True, True, False), k=size)
-    mails = [
-        f"{name}.{surname}.{serial}@{_MAIL_DOMAIN}" if has else None
-        for (_, _, name), (_, surname), serial, has in zip(given, surnames, serials, has_mail, strict=True)
-    ]
+    mails = _mails(rng, [name for _, _, name in given], [surname for _, surname in surnames], serials)
     phones = [f"{_PHONE_PREFIX}{number:06d}" for number in rng.choices(range(_NUMBERS), k=size)]
     cards = [day and f"{_CARD_PREFIX}{serial:06d}" for day, serial in zip(issued, serials, strict=True)]
     introducers = [day and pair for day, pair in zip(admitted, draw(pools.introducers), strict=True)]

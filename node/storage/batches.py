@@ -95,11 +95,6 @@ def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[int], l
     return sorted(nos), forked
 
 
-def read_batch(connection: Connection, no: int) -> bytes:
-    data: bytes = execute(connection, "SELECT data FROM _batch WHERE no = ?", (no,)).scalar_one()
-    return data
-
-
 def stored_batch(connection: Connection, no: int) -> tuple[StreamId, bytes, bytes]:
     """(stream, hash, bytes) of one batch, as noted when it was stored."""
     origin, epoch, scope, digest, data = execute(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from conflict.values import Epoch, StreamId, UnitPath, level_of
+from conflict.values import Epoch, UnitPath, level_of
 from sync_engine.certificates import Signer
 from sync_engine.entries import Salt
 from sync_engine.names import root_of
@@ -39,7 +39,3 @@ class Context:
     @property
     def root(self) -> UnitPath:
         return root_of(self.unit)
-
-    def is_own(self, stream: StreamId) -> bool:
-        """Whether this node is the stream's one writer."""
-        return stream.origin == self.unit and stream.epoch == self.epoch

@@ -32,7 +32,7 @@ from node.storage.window import Window
 from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, encode_batch, encode_header
 from sync_engine.entries import Entries, encode_section
 from sync_engine.limits import ENTRIES_SEALED
-from sync_engine.names import CATALOG, REGISTRY
+from sync_engine.names import REGISTRY
 from sync_engine.registry import (
     BUILTIN,
     REGISTRY_TABLE,
@@ -154,6 +154,3 @@ def seal_all(connection: Connection, context: Context) -> int:
     while (step := seal_next(connection, context)) is not None:
         sealed += step.head is not None
     return sealed
-
-
-__all__ = ["CATALOG", "Sealed", "fits_one_batch", "has_pending", "pending_count", "seal_all", "seal_next"]
