@@ -18,11 +18,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from node.enrolment import answer
 from node.link import StreamLink
-from node.local import Node, now_ms
-from node.session import Session
-from node.storage import peers
+from node.local import Node
+from node.session import Session, faults_noted
 from node.storage.certificates import keep_path
-from node.storage.meta import fence
 from node.transport import (
     SERVER_OPTIONS,
     SERVICE,
@@ -104,23 +102,21 @@ class ChildLinks:
         await self._server.stop(GRACE_S)
 
     async def _exchange(self, _requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        caller = ""
+        caller = context.peer()
         try:
             certified = self._caller(context)
             caller = certified.unit
-            if certified.enrolment or parent_of(caller) != self.node.config.unit:
-                raise OutOfScope(f"{caller} is not a child of {self.node.config.unit}")
-            if caller in self.busy:
-                raise LinkFault(f"a session with {caller} is under way already")
-            await self._session(certified, context)
+            async with faults_noted(self.node, caller):
+                if certified.enrolment or parent_of(caller) != self.node.config.unit:
+                    raise OutOfScope(f"{caller} is not a child of {self.node.config.unit}")
+                if caller in self.busy:
+                    raise LinkFault(f"a session with {caller} is under way already")
+                await self._session(certified, context)
         except Fenced as fault:
-            await self.node.database.write(fence, str(fault))
             log.error("stopped", reason=str(fault), hint=fault.hint)
             await refuse(context, fault)
         except ReplicationError as fault:
-            log.warning("session failed", unit=caller or context.peer(), reason=str(fault))
-            if caller:
-                await self.node.database.write(peers.note_failure, caller, now_ms(), str(fault))
+            log.warning("session failed", unit=caller, reason=str(fault))
             await refuse(context, fault)
         except Exception:
             log.exception("session broke", unit=caller)

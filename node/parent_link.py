@@ -21,12 +21,10 @@ from node import __version__
 from node.invitation import Invitation
 from node.keys import Pending
 from node.link import StreamLink
-from node.local import Node, now_ms
-from node.session import Session, Summary
-from node.storage import peers
-from node.storage.meta import fence
+from node.local import Node
+from node.session import Session, Summary, faults_noted
 from node.transport import ENROL, EXCHANGE, channel_to, error_of
-from sync_engine.errors import Fenced, LinkFault, LocalFault, Malformed, ReplicationError
+from sync_engine.errors import LinkFault, LocalFault, Malformed
 from sync_engine.names import parent_of
 
 CONNECT_S = 20.0
@@ -55,14 +53,8 @@ async def sync_with_parent(node: Node, progress: Callable[[Summary], None] = lam
     parent = parent_of(node.config.unit)
     if parent is None:
         raise NoParent(f"{node.config.unit} is the root of its tree")
-    try:
+    async with faults_noted(node, parent):
         return await _dial(node, parent, progress)
-    except Fenced as fault:
-        await node.database.write(fence, str(fault))
-        raise
-    except ReplicationError as fault:
-        await node.database.write(peers.note_failure, parent, now_ms(), str(fault))
-        raise
 
 
 async def _dial(node: Node, parent: UnitPath, progress: Callable[[Summary], None]) -> Summary:

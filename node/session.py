@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,17 +19,25 @@ from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, StreamId, UnitPath, level_of
 from node import __version__
-from node.local import Node, now_ms
+from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch
 from node.storage.certificates import keep_path, path_of
 from node.storage.context import Context
 from node.storage.inbox import Taken, Verified, refuse
-from node.storage.meta import check_not_fenced
+from node.storage.meta import check_not_fenced, fence
 from node.storage.registries import current_registry, registry_of
 from node.storage.streams import FROZEN, held_heads, leave, stream_row
 from sync_engine.batch import SealedBatch, parse_batch, withhold
-from sync_engine.errors import BadCertificate, BadSignature, Fenced, LinkFault, RemoteFault, RuleBroken
+from sync_engine.errors import (
+    BadCertificate,
+    BadSignature,
+    Fenced,
+    LinkFault,
+    RemoteFault,
+    ReplicationError,
+    RuleBroken,
+)
 from sync_engine.exchange import (
     Effect,
     Exchange,
@@ -76,6 +85,19 @@ class Summary:
     conflicts: int = 0
     seconds: float = 0.0
     refused: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def faults_noted(node: Node, peer: str) -> AsyncIterator[None]:
+    """What a session with ``peer`` fails with is kept: a fence stops this node, anything else is told by status."""
+    try:
+        yield
+    except Fenced as fault:
+        await node.database.write(fence, str(fault))
+        raise
+    except ReplicationError as fault:
+        await node.database.write(peers.note_failure, peer, node.context.now_ms(), str(fault))
+        raise
 
 
 def hello_of(
@@ -142,7 +164,7 @@ class Session:
             await self.node.database.write(peers.note_holds, self.peer, list(self._holds.values()))
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
-        await self.node.database.write(peers.note_success, self.peer, now_ms())
+        await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms())
         self.summary.seconds = time.monotonic() - began
         return self.summary
 
@@ -200,7 +222,9 @@ class Session:
                     log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
                     self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
                 case PeerMet(hello):
-                    await self.node.database.write(peers.note_met, self.peer, hello.time_ms - now_ms())
+                    await self.node.database.write(
+                        peers.note_met, self.peer, hello.time_ms - self.node.context.now_ms()
+                    )
                 case Finish():
                     async with self._sending:  # an ack on its way goes out: cut off, the peer would wait for it
                         self._ended.set_result(None)

@@ -188,6 +188,11 @@ class Observer:
 _MARK = re.compile(rb"~([a-z0-9.-]+)~([a-z]+)~[0-9]+~")
 
 
+def check_text(text: str) -> None:
+    """What is logged, or said of a fault, holds nothing of what people have entered."""
+    require(_MARK.search(text.encode()) is None, lambda: f"I13: a value stands in {text!r}")
+
+
 def check_disk(node: Process) -> None:
     """Search the database files, free pages and log too, and what the stored batches hold once unpacked."""
     found = set(_MARK.findall(node.bytes_on_disk()))
@@ -205,4 +210,4 @@ def check_disk(node: Process) -> None:
         require(allowed, lambda u=unit, f=field: f"I13: {node.unit} has bytes of {f} of a row of {u}")  # type: ignore[misc]
 
 
-__all__ = ["Any", "Followed", "Observer", "Violation", "check_disk", "require"]
+__all__ = ["Any", "Followed", "Observer", "Violation", "check_disk", "check_text", "require"]

@@ -93,6 +93,8 @@ def exchange(session: Session) -> None:
     while not session.over:
         if not session.step(rng):
             raise AssertionError("a session on a good line came to a stop")
+    for end in session.ends.values():
+        assert end.ended_with() is None, f"the session of {end.node.unit} ended with {end.ended_with()}"
 
 
 def plant(units: tuple[str, ...], home: Path) -> None:

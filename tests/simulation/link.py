@@ -1,40 +1,27 @@
 """One session between a child and its parent, frame by frame, over a line that may do anything.
 
-Role: the synchronous twin of ``node.session`` around the production state machine; the line with its faults.
+Role: the line with its faults; the production session on both its ends, on a loop that moves only when told to.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from conflict.values import UnitPath
-from node import session as production
-from node.storage import peers
-from node.storage.batches import lacking, stored_batch
-from node.storage.certificates import keep_path
-from node.storage.inbox import Taken, Verified, refuse
-from node.storage.meta import fence
-from sync_engine.batch import parse_batch
-from sync_engine.errors import BadCertificate, BadSignature, Fenced, RemoteFault, ReplicationError, RuleBroken
-from sync_engine.exchange import (
-    Effect,
-    Exchange,
-    Finish,
-    PeerForked,
-    PeerHolds,
-    PeerMet,
-    PeerRestored,
-    Send,
-    Ship,
-    Store,
-    StoreCertificates,
-)
-from sync_engine.frames import Ack, BatchFrame, Certificates, HeadsFrame, decode, encode
-from tests.simulation.process import Process
+from node.local import Node
+from node.session import IDLE_S, faults_noted
+from node.session import Session as ProductionSession
+from node.storage.inbox import Outcome
+from sync_engine.errors import LinkFault, RemoteFault, ReplicationError
+from sync_engine.frames import Ack, BatchFrame, Frame, HeadsFrame, decode
+from tests.simulation.loop import Loop
+from tests.simulation.process import Process, SimulatedCrash
 
 
 @dataclass
@@ -57,7 +44,7 @@ class Line:
             return True
         return False
 
-    def carry(self, to: str, data: bytes, queue: deque[bytes]) -> None:
+    def carry(self, to: str, data: bytes, queue: deque[bytes | LinkFault | None]) -> None:
         if to in self.blocked:
             self.count("partition, one way" if len(self.blocked) == 1 else "partition")
             return
@@ -81,11 +68,16 @@ class Line:
             self.overheard.append(data)
 
 
-def is_batch_frame(data: bytes) -> bool:
+def decoded(item: bytes | LinkFault | None) -> Frame | None:
+    """A frame, unless it is none (garbled, or the connection's end)."""
     try:
-        return isinstance(decode(data), BatchFrame)
+        return decode(item) if isinstance(item, bytes) else None
     except RemoteFault:
-        return False
+        return None
+
+
+def is_batch_frame(item: bytes | LinkFault | None) -> bool:
+    return isinstance(decoded(item), BatchFrame)
 
 
 @dataclass
@@ -98,135 +90,132 @@ class Watch:
     count: Callable[[str], None]
 
 
-class End:
-    """One side: performs what the exchange names. Any step may raise a fault or crash."""
+class TurnedDatabase:
+    """Stands where ``node.database.Database`` does: each transaction waits until it is that task's turn."""
 
-    def __init__(self, node: Process, child: str, peer: str, send: Callable[[bytes], None], watch: Watch) -> None:
-        self.node, self.child, self.peer, self._send, self.watch = node, child, peer, send, watch
-        self.inbox: deque[Verified] = deque()
-        self.shipping: Iterator[bool] | None = None
-        self.finished = False
-        node.apply_ready()
-        node.seal_one()
-        self.sealing = True
-        """The rest of what is pending is sealed beside the session."""
-        hello, held = node.read(production.hello_of, node.context, UnitPath(child), b"")
-        self.exchange = Exchange(hello, held, child=UnitPath(child), peer=UnitPath(peer))
+    def __init__(self, end: End) -> None:
+        self._end = end
 
-    def begin(self) -> None:
-        self.perform(self.exchange.start())
+    async def read(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        await self._end.turn()
+        return self._watched(self._end.node.read, work, *args, **kwargs)
 
-    def receive(self, data: bytes) -> None:
-        frame = decode(data)
-        if frame is None:
-            return
-        effects = self.exchange.on_frame(frame)
-        if isinstance(frame, HeadsFrame):
-            self.watch.heads_met(self.node, frame)
-        self.perform(effects)
+    async def write(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        await self._end.turn()
+        result = self._watched(self._end.node.write, work, *args, **kwargs)
+        if isinstance(result, Outcome):
+            self._end.watch.count(f"batch {result.taken}")
+        return result
 
-    def perform(self, effects: list[Effect]) -> None:
-        write = self.node.write
-        for effect in effects:
-            match effect:
-                case Send(frame):
-                    if isinstance(frame, Ack):
-                        self.watch.acked(self.node, frame)
-                    self._send(encode(frame))
-                case Store(data):
-                    self._prove(data)
-                case StoreCertificates(paths):
-                    self._keep(paths)
-                case Ship(scopes):
-                    self.shipping = self._ship(scopes)
-                case PeerHolds(heads):
-                    write(peers.note_holds, self.peer, heads)
-                case PeerForked(theirs):
-                    write(production._freeze, self.node.context.unit, theirs)
-                case PeerRestored(stream):
-                    write(peers.note_fenced, self.peer, f"{self.peer} is behind on its own stream {stream}")
-                case PeerMet(hello):
-                    write(peers.note_met, self.peer, hello.time_ms - self.node.now_ms())
-                case Finish():
-                    self.finished = True
+    write_late = write
 
-    def _keep(self, paths: tuple[tuple[bytes, ...], ...]) -> None:
-        for path in paths:
-            try:
-                self.node.write(keep_path, path, self.node.context.tree_id)
-            except (BadCertificate, RemoteFault) as fault:
-                self.watch.say(f"{self.node.unit} refuses a certificate: {fault}")
-
-    def _prove(self, data: bytes) -> None:
+    def _watched(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
-            self.inbox.append(self.node.verify(data))
-        except RuleBroken as fault:
-            self.watch.say(f"{self.node.unit} refuses {fault.head.stream} {fault.head.seq}: {fault}")
-            self.node.write(refuse, fault)
-            self.perform(self.exchange.on_refused(fault.head, str(fault), len(data)))
-        except (BadSignature, BadCertificate) as fault:
-            self.perform(self.exchange.on_refused(parse_batch(data).head, str(fault), len(data)))
+            return run(*args, **kwargs)
+        except AssertionError as violation:
+            self._end.violation = violation
+            raise
 
-    def store_next(self) -> None:
-        verified = self.inbox.popleft()
-        outcome = self.node.take(verified)
-        head, size = verified.batch.head, len(verified.batch.data)
-        self.watch.say(f"{self.node.unit} takes {head.stream} {head.seq}: {outcome.taken}")
-        self.watch.count(f"batch {outcome.taken}")
-        if outcome.taken is Taken.FROZEN:
-            self.perform(self.exchange.on_refused(head, "the stream is frozen or refused here", size))
+
+class End:
+    """One side: a node's session, the frames that have reached it, and its tasks that wait for their turn."""
+
+    def __init__(self, loop: Loop, node: Process, child: str, peer: str, watch: Watch) -> None:
+        self.node, self.child, self.peer, self.watch = node, child, peer, watch
+        self.send_on: Callable[[bytes], None] = lambda _data: None
+        self.queue: deque[bytes | LinkFault | None] = deque()
+        """None: the other side has ended its session; a fault: the connection broke here."""
+        self.is_dead = self.is_cut = False
+        self.violation: AssertionError | None = None
+        self._loop = loop
+        self._turns: list[asyncio.Future[None]] = []
+        self._reading: asyncio.Future[bytes | None] | None = None
+        self.task = loop.create_task(self._live())
+
+    async def _live(self) -> None:
+        keys = SimpleNamespace(certified=SimpleNamespace(sha256=b""))
+        node = Node(
+            self.node.path.parent,
+            cast(Any, None),
+            cast(Any, keys),
+            self.node.context,
+            cast(Any, TurnedDatabase(self)),
+        )
+        async with faults_noted(node, self.peer):
+            session = ProductionSession(
+                node, self, child=UnitPath(self.child), peer=UnitPath(self.peer), progress=lambda _summary: None
+            )
+            await session.run()
+
+    # --- what the session waits for ---
+
+    async def turn(self) -> None:
+        """Wait until it is this task's turn. A dead process has none."""
+        if not self.is_dead:
+            waiting: asyncio.Future[None] = self._loop.create_future()
+            self._turns.append(waiting)
+            await waiting
+        if self.is_dead:
+            raise SimulatedCrash(self.node.unit)
+
+    async def send(self, data: bytes) -> None:
+        if self.is_dead:
+            raise SimulatedCrash(self.node.unit)
+        if self.is_cut:
+            raise LinkFault("the connection is gone")
+        if isinstance(frame := decode(data), Ack):
+            self.watch.acked(self.node, frame)
+        self.send_on(data)
+
+    async def receive(self) -> bytes | None:
+        self._reading = self._loop.create_future()
+        return await self._reading
+
+    # --- what the simulator does with it ---
+
+    def moves(self) -> list[Callable[[], None]]:
+        """What could happen next here."""
+        self._turns = [each for each in self._turns if not each.done()]
+        found: list[Callable[[], None]] = [lambda each=each: self._give(each) for each in self._turns]  # type: ignore[misc]
+        if self.queue and self._reading is not None and not self._reading.done():
+            found.append(self._deliver)
+        return found
+
+    def _give(self, waiting: asyncio.Future[None]) -> None:
+        waiting.set_result(None)
+        self._loop.settle()
+
+    def _deliver(self) -> None:
+        assert self._reading is not None
+        item = self.queue.popleft()
+        if isinstance(item, LinkFault):
+            self._reading.set_exception(item)
         else:
-            self.perform(self.exchange.on_stored(outcome.held, size))
-        if outcome.taken is Taken.APPLIED:
-            self.node.apply_ready()
+            if isinstance(frame := decoded(item), HeadsFrame):
+                self.watch.heads_met(self.node, frame)
+            self._reading.set_result(item)
+        self._loop.settle()
 
-    def ship_next(self) -> bool:
-        """One more step of shipping; False where the peer's credit does not allow it."""
-        assert self.shipping is not None
-        moved = next(self.shipping, None)
-        if moved is None:
-            self.shipping = None
-            self.perform(self.exchange.on_shipped())
-            return True
-        return moved
+    def die(self) -> None:
+        """The process is gone: nothing of it runs on."""
+        self.is_dead = True
+        while not self.task.done():
+            waiting = [each for each in (*self._turns, self._reading) if each is not None and not each.done()]
+            self._turns, self._reading = [], None
+            for each in waiting:
+                each.set_exception(SimulatedCrash(self.node.unit))
+            self._loop.settle()
+            if not waiting:
+                self.task.cancel()
+                self._loop.settle()
 
-    def seal_next(self) -> None:
-        self.sealing = self.node.seal_one()
+    def hang_up(self, how: LinkFault | None) -> None:
+        """Nothing comes from the other side after what is here already; nothing goes to it."""
+        self.queue.append(how)
+        self.is_cut = True
 
-    def _ship(self, scopes: Any) -> Iterator[bool]:
-        certified: set[tuple[Any, Any]] = set()
-        while True:
-            for spans in scopes:
-                yield from self._ship_scope(spans, certified)
-            all_sealed = not self.sealing
-            scopes = self.exchange.more(self.node.read(production.held_on_link, UnitPath(self.child)))
-            if not scopes and all_sealed:
-                return
-            if not scopes:
-                yield False
-
-    def _ship_scope(self, spans: Any, certified: set[tuple[Any, Any]]) -> Iterator[bool]:
-        nos, forked = self.node.read(lacking, spans)
-        for theirs in forked:
-            self.exchange.on_forked(theirs)
-            self.node.write(production._freeze, self.node.context.unit, theirs)
-        new = {(span.stream.origin, span.stream.epoch) for span in spans if span.after is None} - certified
-        paths = self.node.read(production._paths, sorted(new))
-        if paths:
-            self._send(encode(Certificates(paths)))
-        certified |= new
-        for no in nos:
-            stream, digest, raw = self.node.read(stored_batch, no)
-            if self.exchange.is_refused(stream):
-                continue
-            batch = production._undamaged(raw, digest)
-            assert batch is not None, "nothing here damages what is stored"
-            data = self.node.read(production.for_peer, self.node.context, self.peer, batch)
-            while not self.exchange.may_send(len(data)):
-                yield False
-            self.exchange.on_sent(batch.head, len(data))
-            self._send(encode(BatchFrame(data)))
-            yield True
+    def ended_with(self) -> BaseException | None:
+        return LinkFault("given up") if self.task.cancelled() else self.task.exception()
 
 
 class Session:
@@ -234,80 +223,69 @@ class Session:
 
     def __init__(self, child: Process, parent: Process, line: Line, watch: Watch) -> None:
         self.child, self.parent, self.line, self.watch = child, parent, line, watch
-        self.queues: dict[str, deque[bytes]] = {child.unit: deque(), parent.unit: deque()}
-        self.ends: dict[str, End] = {}
         self.turns = 0
-        self.over = False
-        try:
-            for node, peer in ((parent, child), (child, parent)):
-                at = node
-                self.ends[node.unit] = End(node, child.unit, peer.unit, self._sender(peer.unit), watch)
-            at = child
-            self.ends[child.unit].begin()
-        except ReplicationError as fault:
-            self.fail(at, fault)
+        self._loop = Loop()
+        self._told: set[str] = set()
+        self.ends = {
+            node.unit: End(self._loop, node, child.unit, peer.unit, watch)
+            for node, peer in ((child, parent), (parent, child))
+        }
+        for end in self.ends.values():
+            end.send_on = self._sender(end.peer)
+        self._loop.settle()
 
     def _sender(self, to: str) -> Callable[[bytes], None]:
-        return lambda data: self.line.carry(to, data, self.queues[to])
+        return lambda data: self.line.carry(to, data, self.ends[to].queue)
 
-    def moves(self) -> list[tuple[str, str]]:
-        """What could happen next: (unit, receive | store | ship)."""
-        found = []
-        for unit, end in self.ends.items():
-            if self.queues[unit] and len(end.inbox) < 2:
-                found.append((unit, "receive"))
-            if end.inbox:
-                found.append((unit, "store"))
-            if end.sealing:
-                found.append((unit, "seal"))
-            if end.shipping is not None:
-                found += [(unit, "ship")] * 3
-        return found
+    @property
+    def over(self) -> bool:
+        return all(end.task.done() for end in self.ends.values())
 
     def step(self, rng: Random) -> bool:
-        """One event; False if nothing could move: both sides would wait until they give up."""
+        """One event; False if nothing could move: both sides wait, and time passes."""
         self.turns += 1
         if self.line.slow > 1 and self.turns % self.line.slow:
             return True
-        moves = self.moves()
-        while moves:
-            unit, what = moves.pop(rng.randrange(len(moves)))
-            if self._do(unit, what):
-                return True
-        return False
-
-    def _do(self, unit: str, what: str) -> bool:
-        end = self.ends[unit]
-        try:
-            if what == "ship":
-                moved = end.ship_next()
-            else:
-                moved = True
-                if what == "receive":
-                    end.receive(self.queues[unit].popleft())
-                elif what == "seal":
-                    end.seal_next()
-                else:
-                    end.store_next()
-            if end.finished:
-                self._close()
-        except ReplicationError as fault:
-            self.fail(end.node, fault)
-            return True
-        return moved
-
-    def _close(self) -> None:
-        """The child ended it; the parent takes in what is still on the way, as its call ends only after that."""
-        self.over = True
-        for node, peer in ((self.child, self.parent), (self.parent, self.child)):
-            node.write(peers.note_success, peer.unit, node.now_ms())
-
-    def fail(self, at: Process, fault: ReplicationError) -> None:
-        """What ``parent_link`` and ``child_links`` do with a fault."""
-        self.over = True
-        self.watch.say(f"session {self.child.unit}: {at.unit} raises {fault.code}: {fault}")
-        peer = self.parent if at is self.child else self.child
-        if isinstance(fault, Fenced):
-            at.write(fence, str(fault))
+        moves = [move for end in self.ends.values() for move in end.moves()]
+        if moves:
+            rng.choice(moves)()
         else:
-            at.write(peers.note_failure, peer.unit, at.now_ms(), str(fault))
+            self._loop.advance(IDLE_S / 2)
+        self._notice()
+        return bool(moves)
+
+    def _notice(self) -> None:
+        """Tell of ends that have ended; whoever is on the other side learns it by the connection."""
+        for end in self.ends.values():
+            if end.violation is not None:
+                raise end.violation
+            if not end.task.done() or end.node.unit in self._told:
+                continue
+            self._told.add(end.node.unit)
+            fault = end.ended_with()
+            other = self.ends[end.peer]
+            if fault is None:
+                other.hang_up(None)
+            elif isinstance(fault, SimulatedCrash):
+                other.hang_up(LinkFault(f"{end.node.unit} is gone"))
+            elif isinstance(fault, ReplicationError):
+                self.watch.say(f"session {self.child.unit}: {end.node.unit} ends with {fault.code}: {fault}")
+                other.hang_up(LinkFault(f"{end.node.unit} broke off"))
+            else:
+                raise fault
+
+    def cut(self) -> None:
+        """The connection is gone, and what was on the way with it."""
+        for end in self.ends.values():
+            end.queue.clear()
+            end.hang_up(LinkFault("the connection was closed in mid-session"))
+
+    def lose(self, unit: str) -> None:
+        """One side's process is gone."""
+        self.ends[unit].die()
+        self._notice()
+
+    def forget(self) -> None:
+        """The run is over, in mid-session."""
+        for end in self.ends.values():
+            end.die()

@@ -22,7 +22,7 @@ from sync_engine import merge, seal
 from sync_engine.batch import SectionKind, parse_batch
 from sync_engine.exchange import Exchange, Send
 from sync_engine.frames import Ack
-from tests.simulation import forest, link
+from tests.simulation import forest
 from tests.simulation.identities import remember_proofs
 from tests.simulation.run import Outcome, Run
 
@@ -146,7 +146,7 @@ def _not_fenced() -> list[tuple[Any, str, Any]]:
     return [
         (Exchange, "_refuse_to_repeat_history", lambda _exchange, _theirs: None),
         (inbox, "fence", lambda _connection, _reason: None),
-        (link, "fence", lambda _connection, _reason: None),
+        (session, "fence", lambda _connection, _reason: None),
         (session, "_freeze", lambda _connection, _unit, _theirs: None),
     ]
 

@@ -1,6 +1,6 @@
 """One simulated node: files that stay, a process that can crash at any statement, and a clock of its own.
 
-Role: transactions with a fuse; start, crash, image and restore; the verbs of ``node.local``, synchronously.
+Role: transactions with a fuse; start, crash, image and restore.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import sqlcipher3.dbapi2
 from sqlalchemy import Connection, Engine, event
 
 from conflict.values import UnitPath
-from node.storage import inbox, sealing
+from node.storage import sealing
 from node.storage.certificates import keep_path
 from node.storage.context import Context
 from node.storage.engine import open_engine
-from node.storage.inbox import Outcome, SealFirst, Verified
 from node.storage.setup import open_database
-from sync_engine.errors import RuleBroken
 from tests.simulation.identities import IDENTITIES
 
 P = ParamSpec("P")
@@ -43,6 +41,7 @@ class Process:
         self.rng, self._clock = rng, clock
         self.skew_ms = 0
         self.fuse: int | None = None
+        self.has_crashed = False
         self.down_until: int | None = None
         self.on_commit: Callable[[Process], None] = lambda _process: None
         self.uncommitted: Callable[[], None] | None = None
@@ -60,6 +59,7 @@ class Process:
         if self.fuse is not None:
             self.fuse -= 1
             if self.fuse <= 0:
+                self.has_crashed = True
                 raise SimulatedCrash(self.unit)
 
     def _connected(self, connection: Any, _record: Any) -> None:
@@ -76,6 +76,7 @@ class Process:
 
     def start(self) -> None:
         """What a start of the service does. May crash, too."""
+        self.has_crashed = False
         self._engine = open_engine(self.path)
         event.listen(self._engine, "connect", self._connected)
         event.listen(self._engine, "before_cursor_execute", self._burn)
@@ -161,31 +162,8 @@ class Process:
         finally:
             self.fuse = fuse
 
-    # --- verbs, as node.local has them ---
-
-    def seal(self) -> None:
-        while self.seal_one():
-            pass
+    # --- verbs outside sessions ---
 
     def seal_one(self) -> bool:
         """Seal one batch; False when nothing was pending."""
         return self.write(sealing.seal_next, self.context) is not None
-
-    def verify(self, data: bytes) -> Verified:
-        return self.read(inbox.verify, self.context, data)
-
-    def take(self, verified: Verified) -> Outcome:
-        while True:
-            try:
-                return self.write(inbox.take, self.context, verified)
-            except SealFirst:
-                self.seal()
-
-    def apply_ready(self) -> None:
-        while (stream := self.read(inbox.next_ready, self.context)) is not None:
-            try:
-                self.write(inbox.apply_waiting, self.context, stream)
-            except SealFirst:
-                self.seal()
-            except RuleBroken as fault:
-                self.write(inbox.refuse, fault)

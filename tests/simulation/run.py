@@ -8,16 +8,20 @@ from __future__ import annotations
 import shutil
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
+from typing import Any, NoReturn
+
+import structlog
+from structlog import DropEvent
 
 from conflict.values import level_of
 from node.storage.digests import digest_scope
 from sync_engine.names import parent_of
 from tests.simulation import forest
-from tests.simulation.checks import Followed, Observer, Violation, check_disk, require
+from tests.simulation.checks import Followed, Observer, Violation, check_disk, check_text, require
 from tests.simulation.editor import Editor
 from tests.simulation.link import Line, Session, Watch
 from tests.simulation.model import within
@@ -25,9 +29,6 @@ from tests.simulation.process import Process, SimulatedCrash
 from tests.simulation.registers import NodeCheck
 from tests.simulation.swarm import YEAR_MS, Swarm
 from tests.simulation.truth import NodeTruth, Truth
-
-PATIENCE = 3
-"""Turns in which nothing moves before both ends give a session up."""
 
 
 @dataclass
@@ -62,7 +63,6 @@ class Run:
         self.observer = Observer(self.truth, self._say)
         self.nodes: dict[str, Process] = {}
         self.sessions: dict[str, Session] = {}
-        self.idle: dict[str, int] = {}
         self.lines: dict[str, Line] = {}
         self.images: dict[str, Image] = {}
         self.digests: dict[tuple[str, str], dict[str, bytes]] = {}
@@ -93,7 +93,15 @@ class Run:
         """Put the tree's files in place."""
         forest.plant(self.units, self.home)
 
+    def _logged(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> NoReturn:
+        """The product's log lines go into the trace; what people have entered is in none of them (I13)."""
+        line = " ".join([str(event.pop("event")), *(f"{key}={value}" for key, value in event.items())])
+        self._say(f"log: {line}")
+        check_text(line)
+        raise DropEvent
+
     def go(self) -> Outcome:
+        structlog.configure(processors=[self._logged])
         try:
             self._begin()
             for _ in range(self.swarm.ticks):
@@ -106,6 +114,8 @@ class Run:
             if not isinstance(error, Violation):
                 self.outcome.failure += "\n" + traceback.format_exc()
         finally:
+            for session in self.sessions.values():
+                session.forget()
             for node in self.nodes.values():
                 node.stop()
             shutil.rmtree(self.home, ignore_errors=True)
@@ -141,7 +151,7 @@ class Run:
         elif what == "call":
             self._call(rng.choices(self.units[1:], self.eager)[0])
         elif self.sessions:
-            for _ in range(rng.randint(1, 12)):
+            for _ in range(rng.randint(1, 30)):
                 if self.sessions:
                     self._frames(rng.choice(sorted(self.sessions)))
         if self.tick % self.swarm.check_every == 0 and up:
@@ -170,7 +180,8 @@ class Run:
         node.stop()
         node.down_until = self.tick + self.rng.randint(1, 20)
         for child in [each for each in self.sessions if unit in (each, parent_of(each))]:
-            del self.sessions[child]
+            self.sessions[child].lose(unit)
+            self._reap(child)
 
     def _start(self, node: Process) -> None:
         node.down_until = None
@@ -190,25 +201,22 @@ class Run:
         if any(node.is_fenced for node in (one, other)):
             return
         self._say(f"{child} calls")
-        self.idle[child] = 0
-        self._guarded(one, lambda: self.sessions.update({child: Session(one, other, self.lines[child], self.watch)}))
-        self._reap(child)
+        self.sessions[child] = Session(one, other, self.lines[child], self.watch)
 
     def _frames(self, child: str) -> None:
         session = self.sessions[child]
         if session.line.happens("cut"):
             self._say(f"the line of {child} is cut")
-            del self.sessions[child]
-            return
-        moved = [True]
-        self._guarded(session.child, lambda: moved.__setitem__(0, session.step(self.rng)))
-        self.idle[child] = 0 if moved[0] else self.idle[child] + 1
+            session.cut()
+        session.step(self.rng)
+        for node in (session.child, session.parent):
+            if node.has_crashed:
+                self._crashed(node.unit)
         self._reap(child)
 
     def _reap(self, child: str) -> None:
-        session = self.sessions.get(child)
-        if session is not None and (session.over or self.idle[child] >= PATIENCE):
-            self._say(f"the session of {child} {'ends' if session.over else 'is given up'}")
+        if child in self.sessions and self.sessions[child].over:
+            self._say(f"the session of {child} is over")
             del self.sessions[child]
 
     # --- faults ---
@@ -252,12 +260,16 @@ class Run:
     # --- peace ---
 
     def _settle(self) -> None:
-        self.sessions.clear()
         for line in self.lines.values():
             line.rates, line.blocked, line.slow = {}, set(), 1
         self.swarm.rates = {}
         for node in self.nodes.values():
             node.fuse = None
+        for child, session in list(self.sessions.items()):
+            session.cut()
+            while child in self.sessions:
+                self._frames(child)
+        for node in self.nodes.values():
             if not node.is_up:
                 self._start(node)
         depth = max(map(level_of, self.units))
