@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ from sync_engine.errors import (
     BadSignature,
     Fenced,
     LinkFault,
+    LocalFault,
     RemoteFault,
     ReplicationError,
     RuleBroken,
@@ -151,22 +152,40 @@ class Session:
         certificate = self.node.keys.certified.sha256
         hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
         self._exchange = Exchange(hello, held, child=self.child, peer=self.peer)
-        self._sealing = asyncio.create_task(self._seal_rest())
-        self._tasks += [self._sealing, asyncio.create_task(self._store_verified())]
+        self._sealing = self._beside(self._seal_rest())
+        self._beside(self._store_verified())
         try:
             await self._perform(self._exchange.start())
-            await self._read_frames()
+            self._beside(self._read_frames())
+            await self._ended
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            # Once, not with every ack: it is for people to read, and each would cost a sync of the disk.
-            await self.node.database.write(peers.note_holds, self.peer, list(self._holds.values()))
+            with suppress(LocalFault):  # what ended the session says more
+                # Once, not with every ack: it is for people to read, and each would cost a sync of the disk.
+                await self.node.database.write(peers.note_holds, self.peer, list(self._holds.values()))
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
         await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms())
         self.summary.seconds = time.monotonic() - began
         return self.summary
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a part of the session beside the others. The first that fails ends it, whatever the others wait for."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._part_done)
+        self._tasks.append(task)
+        return task
+
+    def _part_done(self, task: asyncio.Task[None]) -> None:
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None and not self._ended.done():
+            self._ended.set_exception(fault)
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     async def _read_frames(self) -> None:
         while (data := await self._next_frame()) is not None:
@@ -174,31 +193,14 @@ class Session:
             if frame is not None:
                 await self._perform(self._exchange.on_frame(frame))
                 self._credit.set()
+        self._end()
 
     async def _next_frame(self) -> bytes | None:
-        """The next frame, or None at the session's end. Raises what a task beside the reader failed with."""
-        reading = asyncio.ensure_future(self.link.receive())
+        """The next frame, or None when the peer has ended its side."""
         try:
-            while True:
-                for task in self._tasks:
-                    if task.done():
-                        task.result()
-                if self._ended.done():
-                    return None
-                waited: set[asyncio.Future[Any]] = {
-                    reading,
-                    self._ended,
-                    *(task for task in self._tasks if not task.done()),
-                }
-                done, _ = await asyncio.wait(waited, timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED)
-                if reading in done:
-                    return reading.result()
-                if not done:
-                    raise LinkFault(f"{self.peer} has said nothing for {IDLE_S:.0f} seconds")
-        finally:
-            if not reading.done():
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+            return await asyncio.wait_for(self.link.receive(), IDLE_S)
+        except TimeoutError:
+            raise LinkFault(f"{self.peer} has said nothing for {IDLE_S:.0f} seconds") from None
 
     async def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -210,7 +212,7 @@ class Session:
                 case StoreCertificates(paths):
                     await self._keep_certificates(paths)
                 case Ship(scopes):
-                    self._tasks.append(asyncio.create_task(self._ship(scopes)))
+                    self._beside(self._ship(scopes))
                 case PeerHolds(heads):
                     self._holds.update((head.stream, head) for head in heads)
                 case PeerForked(theirs):
@@ -227,7 +229,7 @@ class Session:
                     )
                 case Finish():
                     async with self._sending:  # an ack on its way goes out: cut off, the peer would wait for it
-                        self._ended.set_result(None)
+                        self._end()
 
     async def _send(self, frame: Frame) -> None:
         async with self._sending:
