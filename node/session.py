@@ -27,6 +27,7 @@ from node.storage.context import Context
 from node.storage.inbox import Taken, Verified, refuse
 from node.storage.meta import check_not_fenced, fence
 from node.storage.registries import current_registry, registry_of
+from node.storage.sealing import has_pending
 from node.storage.streams import FROZEN, held_heads, leave, stream_row
 from sync_engine.batch import SealedBatch, parse_batch, withhold
 from sync_engine.errors import (
@@ -116,7 +117,7 @@ def hello_of(
         registry_version=(registry.version, registry.sha256),
         time_ms=context.now_ms(),
         nonce=context.salt(),
-        digest=digest_of(held.values()),
+        digest=digest_of(held.values(), pending=has_pending(connection)),
         software=f"dongbo {__version__}",
     )
     return hello, held
@@ -148,7 +149,7 @@ class Session:
         """Raises a RemoteFault, LocalFault or LinkFault; what was acknowledged until then is safe."""
         began = time.monotonic()
         await self.node.apply_ready()  # what a session that was cut off had stored and not yet applied
-        await self.node.seal_next()  # equal digests then mean that nothing waits; the rest is sealed while we ship
+        await self.node.seal_next()  # often that is all; the rest of a backlog is sealed while we ship
         certificate = self.node.keys.certified.sha256
         hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
         self._exchange = Exchange(hello, held, child=self.child, peer=self.peer)

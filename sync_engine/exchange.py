@@ -106,9 +106,10 @@ Effect: TypeAlias = (
 )
 
 
-def digest_of(heads: Iterable[Head]) -> bytes:
-    """What hello carries: SHA-256 over the held heads of the shared scopes."""
-    digest = sha256()
+def digest_of(heads: Iterable[Head], *, pending: bool = False) -> bytes:
+    """What hello carries: SHA-256 over the held heads of the shared scopes. With edits that are not sealed yet it
+    equals no peer's: a session that found itself in step would end without them."""
+    digest = sha256(b"pending" if pending else b"")
     for head in sorted(heads):
         digest.update(f"{head.stream.origin}\0{head.stream.epoch}\0{head.stream.scope}\0{head.seq}\0".encode())
         digest.update(head.hash)

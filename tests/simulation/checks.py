@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from random import Random
 
 import zstandard
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import Connection
 
+from node.storage import inbox
+from node.storage.context import Context
 from sync_engine.batch import NO_PREV, parse_batch
+from sync_engine.errors import RemoteFault
 from sync_engine.frames import Ack, HeadsFrame
-from tests.simulation.model import BY_NUMBER, TABLES, holds, readable
+from tests.simulation.identities import IDENTITIES
+from tests.simulation.model import BY_NUMBER, TABLES, holds, readable, within
 from tests.simulation.process import Process
 from tests.simulation.truth import Truth, key_scope
 
@@ -40,11 +49,13 @@ class Followed:
         self.heads: dict[Stream, tuple[int, bytes, int, bytes]] = {}
         self.tips: dict[Stream, tuple[int, bytes]] = {}
         self.stored: dict[bytes, Stream] = {}
+        self.knows = False
+        """Whether it has been shown that it lost history: from then on it may not seal."""
 
     def copy(self) -> Followed:
         twin = Followed()
         twin.last_no, twin.heads, twin.tips = self.last_no, dict(self.heads), dict(self.tips)
-        twin.stored = dict(self.stored)
+        twin.stored, twin.knows = dict(self.stored), self.knows
         return twin
 
 
@@ -59,8 +70,6 @@ class Observer:
         self.places: dict[tuple[Stream, int], bytes] = {}
         """Every place that an origin has sealed, by its first batch there."""
         self.restored: set[str] = set()
-        self.knows: set[str] = set()
-        """Restored nodes that have been shown what they lost: from then on they may not seal in that stream."""
 
     def committed(self, node: Process) -> None:
         """Called after each commit, before anything else happens."""
@@ -84,11 +93,11 @@ class Observer:
             mine.last_no = no
             self.progress += 1
             self._chain(node, mine, stream, seq, digest, data)
-            require(holds(node.unit, scope), lambda s=scope: f"I4: {node.unit} holds a batch of {s}")  # type: ignore[misc]
+            self._entitled(node, stream, data)
             mine.stored[digest] = stream
             if origin == node.unit:
                 own[scope] = digest
-                self._sealed_once(node.unit, stream, seq, digest)
+                self._sealed_once(mine, stream, seq, digest)
                 self.truth.batches.setdefault(digest, [])
                 self.say(f"{origin} seals {scope} {seq} as {digest.hex()[:8]}")
         return own
@@ -108,11 +117,32 @@ class Observer:
         )
         mine.tips[stream] = seq, digest
 
-    def _sealed_once(self, unit: str, stream: Stream, seq: int, digest: bytes) -> None:
+    def _entitled(self, node: Process, stream: Stream, data: bytes) -> None:
+        """I4: signed by its origin's key, its origin on the scope's path, the scope one that this node may hold."""
+        origin, _epoch, scope = stream
+        unit = scope.partition("/")[0]
+        require(holds(node.unit, scope), lambda: f"I4: {node.unit} holds a batch of {scope}")
+        require(within(unit, origin), lambda: f"I4: {node.unit} holds a batch of {scope} by {origin}")
+        batch = parse_batch(data)
+        require(
+            signed_by(origin, batch.header_bytes, batch.signature),
+            lambda: f"I4: {node.unit} holds a batch that {origin} did not sign",
+        )
+
+    def _sealed_once(self, mine: Followed, stream: Stream, seq: int, digest: bytes) -> None:
+        unit = stream[0]
         first = self.places.setdefault((stream, seq), digest)
         if first != digest:
             require(unit in self.restored, lambda: f"I11: {unit} sealed two batches at {stream} {seq}")
-            require(unit not in self.knows, lambda: f"I11: {unit} knew better and sealed again at {stream} {seq}")
+            require(not mine.knows, lambda: f"I11: {unit} knew better and sealed again at {stream} {seq}")
+
+    def started(self, node: Process) -> None:
+        """I9, I17: after a crash, or a power cut, all is there that was committed before it."""
+        mine = self.followed.setdefault(node.unit, Followed())
+        self._heads(node, mine)
+        found = {digest for (digest,) in node.query("SELECT hash FROM _batch")}
+        lost = mine.stored.keys() - found
+        require(not lost, lambda: f"I17: {node.unit} has lost {len(lost)} batches that it had stored")
 
     # --- I2: notes and rows commit together ---
 
@@ -135,6 +165,8 @@ class Observer:
 
     def _heads(self, node: Process, mine: Followed) -> None:
         rows = node.query("SELECT origin, epoch, scope, held_seq, held_hash, applied_seq, applied_hash FROM _stream")
+        gone = mine.heads.keys() - {row[:3] for row in rows}
+        require(not gone, lambda: f"I9: {node.unit} has lost its heads of {gone}")
         newly: set[bytes] = set()
         for origin, epoch, scope, held, held_hash, applied, applied_hash in rows:
             stream = (origin, epoch, scope)
@@ -180,7 +212,46 @@ class Observer:
     def heads_met(self, node: Process, frame: HeadsFrame) -> None:
         stored = self.followed[node.unit].stored
         if any(head.stream.origin == node.unit and head.hash not in stored for head in frame.heads):
-            self.knows.add(node.unit)
+            self.followed[node.unit].knows = True
+
+
+@lru_cache(maxsize=20_000)
+def signed_by(origin: str, header: bytes, signature: bytes) -> bool:
+    try:
+        IDENTITIES.public(origin).verify(signature, b"dongbo/batch/1\0" + header, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+# --- I5: again is the same as once ---
+
+
+def check_twice(node: Process, rng: Random, count: Callable[[str], None]) -> None:
+    """Bring a node a batch that it has, as a lost ack does; nothing of what it stores may differ after."""
+    stored = node.query("SELECT data FROM _batch ORDER BY no")
+    if not stored or node.is_fenced:
+        return
+    before = fingerprint(node)
+    node.look(_take_again, node.context, rng.choice(stored)[0])
+    count("taken again")
+    require(fingerprint(node) == before, lambda: f"I5: {node.unit} took a batch again and has changed")
+
+
+def _take_again(connection: Connection, context: Context, data: bytes) -> None:
+    try:
+        inbox.take(connection, context, inbox.verify(connection, context, data))
+    except RemoteFault:
+        return  # stored here without the chunks that others may not read, or of a stream that was left
+    connection.commit()
+
+
+def fingerprint(node: Process) -> bytes:
+    """All that a node stores of rows, registers, batches, heads and conflicts."""
+    digest = sha256()
+    for table in (*TABLES, "_row", "_write", "_stream", "_batch", "_conflict", "_pending", "_seen", "_fork"):
+        digest.update(repr(sorted(map(repr, node.query(f"SELECT * FROM {table}")))).encode())
+    return digest.digest()
 
 
 # --- I13: no byte where it may not be ---
@@ -208,6 +279,3 @@ def check_disk(node: Process) -> None:
         scope = unit + "/catalog" if table.catalogue else unit
         allowed = holds(node.unit, scope) and readable(register, node.unit, unit)
         require(allowed, lambda u=unit, f=field: f"I13: {node.unit} has bytes of {f} of a row of {u}")  # type: ignore[misc]
-
-
-__all__ = ["Any", "Followed", "Observer", "Violation", "check_disk", "check_text", "require"]

@@ -58,6 +58,8 @@ class Editor:
                 if not chosen
                 else json.dumps(chosen, ensure_ascii=False, separators=(",", ":"))
             )
+        if field == "about":
+            return rng.choice([None, f"r{rng.randrange(self.ids)}", "nowhere"])
         if rng.random() < self.nfd_rate:
             self.count("NFD text")
             return rng.choice([unicodedata.normalize("NFD", "Thừa Thiên"), JAMO])
@@ -93,12 +95,17 @@ class Editor:
     def delete(self, unit: str, table: Table, key: str) -> Statement:
         return table, unit, f"DELETE FROM {table.name} WHERE unit = ? AND id = ?", [unit, key]
 
+    def move(self, unit: str, table: Table, key: str) -> Statement:
+        """What nobody may do: a row keeps its unit."""
+        to = self.rng.choice(self.units)
+        return table, unit, f"UPDATE {table.name} SET unit = ? WHERE unit = ? AND id = ?", [to, unit, key]
+
     def statements(self, node: str) -> list[Statement]:
         rng = self.rng
         table = rng.choices([PERSON, THING, WORD], [6, 3, 1])[0]
         unit = node if table.catalogue else rng.choice([each for each in self.units if within(each, node)])
         key = f"r{rng.randrange(self.ids)}" if rng.random() < 0.9 else "ký-1"
-        match rng.choices(range(8), [5, 8, 2, 2, 2, 1, 1, 2])[0]:
+        match rng.choices(range(9), [5, 8, 2, 2, 2, 1, 1, 1, 2])[0]:
             case 0:
                 return [self.insert(unit, table, key)]
             case 1:
@@ -113,6 +120,8 @@ class Editor:
                 return [self.delete(unit, table, key), self.insert(unit, table, key)]
             case 6:
                 return [self.update(unit, table, None)]
+            case 7:
+                return [self.move(unit, table, key)]
             case _:
                 return [self.insert(unit, table, key), self.update(unit, table, key)]
 
@@ -143,10 +152,12 @@ class Editor:
         node.write(work)
         if refused:
             self.say(f"{node.unit} was refused: {refused}")
+            for _ in filter(lambda why: "cannot be changed" in why, refused):
+                self.count("move refused")
 
     def _record(self, node: Process, changes: Sequence[Change]) -> None:
         for key, old, new, shown in changes:
-            self.truth.wrote(node.unit, key, old, new, shown)
+            self.truth.wrote(node.unit, key, (old, new), shown, node.now_ms() << 16)
             self.count("local write")
 
 

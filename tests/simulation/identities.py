@@ -100,6 +100,10 @@ class Identities:
             )
         return self._made[unit]
 
+    def public(self, unit: str) -> ec.EllipticCurvePublicKey:
+        """The key that a unit's batches must be signed with."""
+        return _key("node", unit).public_key()
+
 
 IDENTITIES = Identities()
 

@@ -18,8 +18,10 @@ from node.local import Node
 from node.session import IDLE_S, faults_noted
 from node.session import Session as ProductionSession
 from node.storage.inbox import Outcome
+from sync_engine.batch import encode_batch, parse_batch
 from sync_engine.errors import LinkFault, RemoteFault, ReplicationError
-from sync_engine.frames import Ack, BatchFrame, Frame, HeadsFrame, decode
+from sync_engine.frames import Ack, BatchFrame, Credit, Frame, HeadsFrame, decode, encode
+from tests.simulation.identities import IDENTITIES
 from tests.simulation.loop import Loop
 from tests.simulation.process import Process, SimulatedCrash
 
@@ -54,6 +56,10 @@ class Line:
         if is_batch and self.happens("garbled"):
             at = self.rng.randrange(len(data) // 2, len(data))
             data = data[:at] + bytes([data[at] ^ 1 << self.rng.randrange(8)]) + data[at + 1 :]
+        elif self.happens("truncated"):
+            data = data[: self.rng.randrange(1, len(data))]
+        elif is_batch and self.happens("forged"):
+            data = forged(data)
         queue.append(data)
         if not is_batch:
             return
@@ -66,6 +72,16 @@ class Line:
             queue.insert(len(queue) - self.rng.randrange(1, waiting), queue.pop())
         if len(self.overheard) < 20:
             self.overheard.append(data)
+
+
+def forged(data: bytes) -> bytes:
+    """The same batch, signed by another node of the tree with the key that it has."""
+    batch = decode(data)
+    assert isinstance(batch, BatchFrame)
+    sealed = parse_batch(batch.data)
+    other = "vn" if sealed.header.stream.origin != "vn" else "p0.vn"
+    signature = IDENTITIES.of(other).sign("batch", sealed.header_bytes)
+    return encode(BatchFrame(encode_batch(sealed.header_bytes, signature, sealed.chunks)))
 
 
 def decoded(item: bytes | LinkFault | None) -> Frame | None:
@@ -128,6 +144,7 @@ class End:
         self.is_dead = self.is_cut = False
         self.violation: AssertionError | None = None
         self._loop = loop
+        self._sent = self._credit = 0
         self._turns: list[asyncio.Future[None]] = []
         self._reading: asyncio.Future[bytes | None] | None = None
         self.task = loop.create_task(self._live())
@@ -163,8 +180,12 @@ class End:
             raise SimulatedCrash(self.node.unit)
         if self.is_cut:
             raise LinkFault("the connection is gone")
-        if isinstance(frame := decode(data), Ack):
-            self.watch.acked(self.node, frame)
+        match decode(data):
+            case Ack() as ack:
+                self.watch.acked(self.node, ack)
+            case BatchFrame(batch):
+                self._sent += len(batch)
+                assert self._sent <= self._credit, f"I14: {self.node.unit} sends more than its peer has room for"
         self.send_on(data)
 
     async def receive(self) -> bytes | None:
@@ -191,8 +212,11 @@ class End:
         if isinstance(item, LinkFault):
             self._reading.set_exception(item)
         else:
-            if isinstance(frame := decoded(item), HeadsFrame):
-                self.watch.heads_met(self.node, frame)
+            match decoded(item):
+                case HeadsFrame() as heads:
+                    self.watch.heads_met(self.node, heads)
+                case Credit(total):
+                    self._credit = max(self._credit, total)
             self._reading.set_result(item)
         self._loop.settle()
 

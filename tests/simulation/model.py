@@ -61,6 +61,7 @@ THING = Table(
         Register("label", ("label",), "latest"),
         Register("count", ("count",), "min"),
         Register("home", ("home",), "earliest"),
+        Register("about", ("about",), "latest"),
     ),
     delete="delete",
 )

@@ -1,6 +1,9 @@
 """One simulated node: files that stay, a process that can crash at any statement, and a clock of its own.
 
-Role: transactions with a fuse; start, crash, image and restore.
+Role: transactions with a fuse; start, crash, power cut, image and restore.
+Invariant: a crash leaves the files as they are at that moment, write-ahead log and all; a power cut leaves of what was
+not synced some sectors and not others. Syncs are counted, not made: whether a commit is durable is what the product
+asked SQLite for.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 DAY_MS = 86_400_000
 EPOCH_DAYS = 2440587.5
+FULL = 2
+"""``PRAGMA synchronous``: from here on a commit is on the disk when it returns."""
+SECTOR, LOG_HEADER = 512, 32
 
 
 class SimulatedCrash(BaseException):
@@ -41,7 +47,12 @@ class Process:
         self.rng, self._clock = rng, clock
         self.skew_ms = 0
         self.fuse: int | None = None
+        """Statements and commits until the process dies; commits alone where the power is to be cut."""
+        self.cuts_power = False
+        """Whether the machine dies with it."""
         self.has_crashed = False
+        self.counts_syncs = False
+        """Whether power cuts are to come: then each commit's log is remembered."""
         self.down_until: int | None = None
         self.on_commit: Callable[[Process], None] = lambda _process: None
         self.uncommitted: Callable[[], None] | None = None
@@ -49,6 +60,9 @@ class Process:
         self.context: Context
         self._engine: Engine | None = None
         self._eyes: Any = None
+        self._is_synced = True
+        self._before_commit: bytes | None = None
+        self._durable_log = b""
 
     # --- time and crashes ---
 
@@ -56,14 +70,27 @@ class Process:
         return max(0, self._clock() + self.skew_ms)
 
     def _burn(self, *_event: Any) -> None:
-        if self.fuse is not None:
+        if self.fuse is not None and not self.cuts_power:
             self.fuse -= 1
             if self.fuse <= 0:
-                self.has_crashed = True
-                raise SimulatedCrash(self.unit)
+                self._die()
+
+    def _burn_commit(self, *_event: Any) -> None:
+        """The process dies before its commit; the power fails while a commit is being written."""
+        if self.fuse is None or not self.cuts_power:
+            return self._burn()
+        self.fuse -= 1
+        if self.fuse <= 0:
+            self._before_commit = self.path.read_bytes()
+        return None
+
+    def _die(self) -> None:
+        self.has_crashed = True
+        raise SimulatedCrash(self.unit)
 
     def _connected(self, connection: Any, _record: Any) -> None:
-        # Power cuts are another harness's matter: here only the process dies, so syncing would prove nothing.
+        ((synchronous,),) = connection.execute("PRAGMA synchronous").fetchall()
+        self._is_synced = synchronous >= FULL
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA trusted_schema = ON")
         connection.create_function("julianday", 1, lambda _now: (self.now_ms() + 0.25) / DAY_MS + EPOCH_DAYS)
@@ -76,11 +103,12 @@ class Process:
 
     def start(self) -> None:
         """What a start of the service does. May crash, too."""
-        self.has_crashed = False
+        self.has_crashed, self._before_commit = False, None
+        self._durable_log = self._log()
         self._engine = open_engine(self.path)
         event.listen(self._engine, "connect", self._connected)
         event.listen(self._engine, "before_cursor_execute", self._burn)
-        event.listen(self._engine, "commit", self._burn)
+        event.listen(self._engine, "commit", self._burn_commit)
         self.context = Context(
             unit=UnitPath(self.unit),
             epoch=self.identity.epoch,
@@ -100,6 +128,35 @@ class Process:
         if self._engine is not None:
             self._engine.dispose()
         self._engine, self.fuse, self.uncommitted = None, None, None
+
+    def crash(self) -> bool:
+        """The process dies here and now, and the machine with it if the power is cut. Whether a write was torn."""
+        files, log = self.image(), self._log()
+        cut, self.cuts_power = self.cuts_power and self.counts_syncs, False
+        torn = self._torn_log(log) if cut else log
+        self.stop()
+        if log:
+            files[self._log_path.name] = torn
+        self.restore(files)
+        return torn != log
+
+    def _torn_log(self, log: bytes) -> bytes:
+        """Of each sector written since the last sync the disk has the old or the new, and of one at least the old."""
+        old = log[:LOG_HEADER] + self._durable_log[LOG_HEADER:]  # SQLite syncs a new header before what follows it
+        old = old.ljust(len(log), b"\0")
+        sectors = [(log[at : at + SECTOR], old[at : at + SECTOR]) for at in range(0, len(log), SECTOR)]
+        differing = [at for at, (new, before) in enumerate(sectors) if new != before]
+        if not differing:
+            return log
+        lost = {self.rng.choice(differing), *(at for at in differing if self.rng.random() < 0.3)}
+        return b"".join(before if at in lost else new for at, (new, before) in enumerate(sectors))
+
+    @property
+    def _log_path(self) -> Path:
+        return self.path.with_name(self.path.name + "-wal")
+
+    def _log(self) -> bytes:
+        return self._log_path.read_bytes() if self._log_path.exists() else b""
 
     def image(self) -> dict[str, bytes]:
         """A copy of the files, as a backup takes it."""
@@ -127,6 +184,10 @@ class Process:
         assert self._engine is not None, "a dead process does nothing"
         with self._engine.begin() as connection:
             yield connection
+        if self._before_commit is not None and self._before_commit == self.path.read_bytes():
+            self._die()  # the power failed while the log was being written: nobody has been told of the commit
+        if self.counts_syncs and self._is_synced:
+            self._durable_log = self._log()
         if self.uncommitted is not None:
             self.uncommitted()
             self.uncommitted = None

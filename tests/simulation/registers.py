@@ -6,6 +6,7 @@ Role: I1, I6, I7 and I18 (registers against the truth), I2 (tables against regis
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from node.storage.apply import insertable_registers
@@ -15,9 +16,9 @@ from node.storage.registries import current_registry
 from sync_engine.fields import to_sql
 from tests.simulation.checks import Violation, require
 from tests.simulation.editor import rows_of
-from tests.simulation.model import TABLES, Stamp, Table, readable, scope_of, shown
+from tests.simulation.model import TABLES, Stamp, Table, holds, level, readable, scope_of, shown
 from tests.simulation.process import Process
-from tests.simulation.truth import ALIVE, Key, Place, Truth
+from tests.simulation.truth import ALIVE, Place, Truth, Write
 
 Held = dict[Place, list[tuple[bytes, int, str, Any]]]
 """Per register the writes a node holds: (batch, time, origin, value)."""
@@ -60,8 +61,8 @@ def held_by(
 class NodeCheck:
     """One node against the truth."""
 
-    def __init__(self, node: Process, truth: Truth) -> None:
-        self.node, self.truth = node, truth
+    def __init__(self, node: Process, truth: Truth, count: Callable[[str], None]) -> None:
+        self.node, self.truth, self.count = node, truth, count
         self.windows = truth.nodes[node.unit].windows
         self.expected = truth.registers(truth.nodes[node.unit].applied)
         self.scopes = {scope for (scope,) in node.query("SELECT name FROM _scope")}
@@ -86,6 +87,8 @@ class NodeCheck:
             require(want == have, lambda p=place, w=want, h=have: self._explain(p, w, h))  # type: ignore[misc]
         self._times(found)
         self._journal(found)
+        self._what_met(found)
+        self._one_scope()
 
     def _times(self, found: Held) -> None:
         """I6: a write has one time everywhere. I12: it is later than all that it replaces."""
@@ -102,9 +105,46 @@ class NodeCheck:
                 seen = write.seen
                 if place[4] == ALIVE:  # counts only what it replaces itself: other writes of `alive` count nothing
                     seen = frozenset(each.batch for each in self.truth.registers(seen).get(place, ()))
+                self._not_moved(write, mine)
                 for batch in seen:
                     earlier = times.get((place, batch), -1)
                     require(earlier < mine, lambda p=place: f"I12: a write of {p} is not later than what it replaces")  # type: ignore[misc]
+
+    def _not_moved(self, write: Write, time: int) -> None:
+        """I12: a time comes from its writer's clock, and from another's only by 1 past what the edit replaces."""
+        rows = self.truth.row_times(write)
+        if time > write.clock and rows is not None:
+            bound = max([write.clock, *(each + 1 for each in rows)])
+            require(time <= bound, lambda: f"I12: {write.origin} wrote {write.place} {time - bound} past its clock")
+
+    def _what_met(self, found: Held) -> None:
+        """Count which kinds of concurrent edits this node has really seen."""
+        for place, writes in found.items():
+            if len({level(origin) for _, _, origin, _ in writes}) > 1:
+                self.count("edits of several levels met")
+            if place[4] == ALIVE and len({bool(value) for *_, value in writes}) > 1:
+                self.count("delete met an edit")
+        orphans = "SELECT count(*) FROM thing WHERE about IS NOT NULL AND about NOT IN (SELECT id FROM word)"
+        ((count,),) = self.node.query(orphans)
+        if count:
+            self.count("row before its parent row")
+
+    def _one_scope(self) -> None:
+        """I8: every row shown belongs to one scope, that of its unit."""
+        for table in TABLES.values():
+            for (unit,) in self.node.query(f"SELECT DISTINCT unit FROM {table.name}"):
+                require(
+                    holds(self.node.unit, scope_of(table, unit)),
+                    lambda u=unit, t=table: (
+                        f"I8: {self.node.unit} shows rows of {t.name} of {u}, which is no scope here"
+                    ),  # type: ignore[misc]
+                )
+            found = self.node.query(
+                "SELECT count(*), count(DISTINCT name || ' ' || id || ' ' || hex(identity)) FROM _row"
+                " JOIN _scope ON _scope.no = scope WHERE tbl = ?",
+                table.number,
+            )
+            require(found[0][0] == found[0][1], lambda t=table: f"I8: {self.node.unit} has a row of {t.name} twice")  # type: ignore[misc]
 
     def _reads(self, place: Place) -> bool:
         table, unit, register = place[0], place[1], place[4]
@@ -195,6 +235,3 @@ def _stamps(writes: list[tuple[bytes, int, str, Any]]) -> list[Stamp]:
 
 def _lives(table: Table, alive: set[bool]) -> bool:
     return alive == {True} if table.delete == "delete" else True in alive
-
-
-__all__ = ["Held", "Key", "NodeCheck", "held_by"]

@@ -13,33 +13,29 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
 from typing import Any, NoReturn
+from unittest import mock
 
 import structlog
 from structlog import DropEvent
 
 from conflict.values import level_of
-from node.storage.digests import digest_scope
+from sync_engine import exchange
+from sync_engine.errors import Fenced
 from sync_engine.names import parent_of
 from tests.simulation import forest
-from tests.simulation.checks import Followed, Observer, Violation, check_disk, check_text, require
+from tests.simulation.checks import Observer, Violation, check_disk, check_text, check_twice
 from tests.simulation.editor import Editor
 from tests.simulation.link import Line, Session, Watch
+from tests.simulation.misfortune import Misfortune
 from tests.simulation.model import within
+from tests.simulation.peace import Peace
 from tests.simulation.process import Process, SimulatedCrash
 from tests.simulation.registers import NodeCheck
-from tests.simulation.swarm import YEAR_MS, Swarm
+from tests.simulation.swarm import Swarm
 from tests.simulation.truth import NodeTruth, Truth
-
 
 STEPS_MAX = 20_000
 """No session of a short run takes a tenth of this."""
-
-
-@dataclass
-class Image:
-    files: dict[str, bytes]
-    truth: NodeTruth
-    followed: Followed
 
 
 @dataclass
@@ -68,8 +64,6 @@ class Run:
         self.nodes: dict[str, Process] = {}
         self.sessions: dict[str, Session] = {}
         self.lines: dict[str, Line] = {}
-        self.images: dict[str, Image] = {}
-        self.digests: dict[tuple[str, str], dict[str, bytes]] = {}
         deep = sorted(self.units, key=lambda unit: (-level_of(unit), self.rng.random()))
         hot = deep[: self.swarm.hot] * 4 + list(self.units)
         self.eager = [self._eagerness(unit, deep[0]) for unit in self.units[1:]]
@@ -77,6 +71,11 @@ class Run:
         self.editor = Editor(self.rng, self.truth, hot, self.swarm.ids, self._count, self._say)
         self.editor.nfd_rate = self.swarm.rates.get("NFD text", 0.0)
         self.watch = Watch(self.observer.acked, self.observer.heads_met, self._say, self._count)
+        self.misfortune = Misfortune(
+            *(self.rng, self.swarm, self.nodes, self.lines, self.truth, self.observer),
+            *(self._stop, self._count, self._say),
+        )
+        self.peace = Peace(self.nodes, self.truth, self.observer, self.rng, self._count)
 
     def _eagerness(self, unit: str, hottest: str) -> float:
         if not self.swarm.crowded:
@@ -106,13 +105,18 @@ class Run:
 
     def go(self) -> Outcome:
         structlog.configure(processors=[self._logged])
+        credit = self.swarm.credit or exchange.CREDIT_BYTES
+        with mock.patch.object(exchange, "CREDIT_BYTES", credit):
+            return self._go()
+
+    def _go(self) -> Outcome:
         try:
             self._begin()
             for _ in range(self.swarm.ticks):
                 self.tick += 1
                 self._turn()
             self._settle()
-            self._final()
+            self.peace.check()
         except Exception as error:
             self.outcome.failure = f"{type(error).__name__}: {error}"
             if not isinstance(error, Violation):
@@ -129,6 +133,7 @@ class Run:
         for unit in self.units:
             node = Process(unit, self.home, self.rng, lambda: self.now)
             node.on_commit = self.observer.committed
+            node.counts_syncs = bool(self.swarm.rates.get("power cut"))
             self.nodes[unit] = node
             self.truth.nodes[unit] = NodeTruth()
             node.start()
@@ -144,7 +149,7 @@ class Run:
         for node in self.nodes.values():
             if node.down_until is not None and node.down_until <= self.tick:
                 self._start(node)
-        self._misfortune()
+        self.misfortune.strike()
         up = [node for node in self.nodes.values() if node.is_up]
         what = rng.choices(["edit", "seal", "call", "frames"], [5, 2, 2, 6])[0]
         if what == "edit" and up:
@@ -161,7 +166,9 @@ class Run:
         if self.tick % self.swarm.check_every == 0 and up:
             node = rng.choice(up)
             if node.is_up:
-                NodeCheck(node, self.truth).run()
+                NodeCheck(node, self.truth, self._count).run()
+                check_disk(node)
+                check_twice(node, self.rng, self._count)
 
     def _seal(self, node: Process) -> None:
         if not node.is_fenced:
@@ -175,11 +182,15 @@ class Run:
             self._crashed(str(crash))
 
     def _crashed(self, unit: str) -> None:
-        self._count("crash")
-        self._say(f"{unit} crashes")
+        node = self.nodes[unit]
+        self._count("power cut" if node.cuts_power else "crash")
+        self._say(f"{unit} {'loses power' if node.cuts_power else 'crashes'}")
+        if node.crash():
+            self._count("torn write")
         self._stop(unit)
 
     def _stop(self, unit: str) -> None:
+        """A process ends, and whoever talks with it loses the connection."""
         node = self.nodes[unit]
         node.stop()
         node.down_until = self.tick + self.rng.randint(1, 20)
@@ -194,6 +205,7 @@ class Run:
         try:
             node.start()
             self._say(f"{node.unit} starts")
+            self.observer.started(node)
         except SimulatedCrash:
             self._count("crash at start")
             self._crashed(node.unit)
@@ -223,44 +235,6 @@ class Run:
             self._say(f"the session of {child} is over")
             del self.sessions[child]
 
-    # --- faults ---
-
-    def _misfortune(self) -> None:
-        rng, swarm = self.rng, self.swarm
-        node = self.nodes[rng.choice(self.units)]
-        if node.is_up and node.fuse is None and swarm.happens(rng, "crash"):
-            node.fuse = rng.randint(1, 120)
-        if swarm.happens(rng, "clock"):
-            jump = rng.choice([-10 * YEAR_MS, 10 * YEAR_MS, -forest.BEGAN_MS, 0, 60_000, -60_000])
-            node.skew_ms = jump
-            self._count("clock jump" if jump else "clock set right")
-            self._say(f"{node.unit}'s clock is off by {jump} ms")
-        line = self.lines[rng.choice(self.units[1:])]
-        if swarm.happens(rng, "slow line"):
-            line.slow = rng.choice([1, 4])
-            self._count("slow line")
-        if swarm.happens(rng, "partition"):
-            child = next(unit for unit, each in self.lines.items() if each is line)
-            ends = [child, str(parent_of(child))]
-            line.blocked = set(rng.choice([[], ends[:1], ends[1:], ends]))
-        fresh = node.unit not in self.images or rng.random() < 0.2
-        if node.is_up and fresh and swarm.happens(rng, "image"):
-            followed = self.observer.followed.setdefault(node.unit, Followed()).copy()
-            self.images[node.unit] = Image(node.image(), self.truth.nodes[node.unit].copy(), followed)
-        if self.images and swarm.happens(rng, "restore"):
-            self._restore(rng.choice(sorted(self.images)))
-
-    def _restore(self, unit: str) -> None:
-        image = self.images[unit]
-        self._count("restore")
-        self._say(f"{unit} is restored from an old copy")
-        self._stop(unit)
-        self.nodes[unit].restore(image.files)
-        self.truth.nodes[unit] = image.truth.copy()
-        self.observer.followed[unit] = image.followed.copy()
-        self.observer.restored.add(unit)
-        self.observer.knows.discard(unit)
-
     # --- peace ---
 
     def _settle(self) -> None:
@@ -280,9 +254,20 @@ class Run:
             before = self.observer.progress
             for child in self.rng.sample(self.units[1:], len(self.units) - 1):
                 self._call(child)
-                self._to_its_end(child)
+                if child in self.sessions:
+                    session = self.sessions[child]
+                    self._to_its_end(child)
+                    self._judge(session)
             if self.observer.progress == before:
                 break  # another round would say the same
+
+    def _judge(self, session: Session) -> None:
+        """A session on a good line, between nodes that stay up: it ends well, or one of them has stopped."""
+        faults = [fault for end in session.ends.values() if (fault := end.ended_with()) is not None]
+        if not faults:
+            self.peace.in_step(session.child, session.parent)
+        elif not any(isinstance(fault, Fenced) for fault in faults):
+            raise Violation(f"I16: on a good line the session of {session.child.unit} fails: {faults[0]}")
 
     def _to_its_end(self, child: str) -> None:
         for _ in range(STEPS_MAX):
@@ -291,91 +276,6 @@ class Run:
             self._frames(child)
         raise Violation(f"I16: the session of {child} does not end")
 
-    def _final(self) -> None:
-        for node in self.nodes.values():
-            NodeCheck(node, self.truth).run()
-            check_disk(node)
-        fenced = {unit for unit, node in self.nodes.items() if node.is_fenced}
-        self.outcome.counts["fenced"] += len(fenced)
-        require(not fenced or bool(self.observer.restored), lambda: f"I11: {fenced} fenced without a restore")
-        for child in self.units[1:]:
-            one, other = self.nodes[child], self.nodes[str(parent_of(child))]
-            if not fenced & {one.unit, other.unit}:
-                self._same_heads(one, other)
-                self._same_digests(one, other)
-                self._same_conflicts(one, other)
-
-    def _same_heads(self, one: Process, other: Process) -> None:
-        """I16; after a restore a stream may be frozen, and what waits for it waits."""
-        columns = "origin, epoch, scope, held_seq, held_hash, applied_seq, applied_hash, state"
-        both = []
-        for node in (one, other):
-            rows = node.query(f"SELECT {columns} FROM _stream WHERE held_seq > 0")
-            both.append({row[:3]: row[3:] for row in rows})
-        for stream in sorted({*both[0], *both[1]}):
-            if not travels_on(stream[2], one.unit):
-                continue
-            mine, theirs = both[0].get(stream), both[1].get(stream)
-            frozen = any(row is not None and row[-1] != "open" for row in (mine, theirs))
-            if self.observer.restored:
-                same = frozen or (mine and mine[:2]) == (theirs and theirs[:2])
-            else:
-                same = mine == theirs and not frozen and mine is not None and mine[0] == mine[2]
-            require(bool(same), lambda s=stream, m=mine, t=theirs: f"I16: {one.unit} {m}, {other.unit} {t} in {s}")  # type: ignore[misc]
-        if frozen_somewhere(both):
-            self._count("frozen stream")
-            require(bool(self.observer.restored), lambda: f"I10: {one.unit} or {other.unit} froze a stream")
-
-    def _scopes(self, one: Process, other: Process) -> list[str]:
-        """Scopes in which both have applied exactly the same."""
-        both = []
-        for node in (one, other):
-            found: dict[str, set[bytes]] = {}
-            for scope, digest in node.query("SELECT scope, applied_hash FROM _stream WHERE applied_seq > 0"):
-                found.setdefault(scope, set()).add(digest)
-            both.append(found)
-        return sorted(scope for scope in both[0] if both[0][scope] == both[1].get(scope))
-
-    def _same_digests(self, one: Process, other: Process) -> None:
-        for scope in self._scopes(one, other):
-            mine, theirs = (self._digest(node, scope) for node in (one, other))
-            for column in sorted({*mine} & {*theirs}):
-                require(
-                    mine[column] == theirs[column],
-                    lambda s=scope, c=column: f"I6: {one.unit} and {other.unit} differ in {c} of {s}",  # type: ignore[misc]
-                )
-
-    def _digest(self, node: Process, scope: str) -> dict[str, bytes]:
-        if (node.unit, scope) not in self.digests:
-            self.digests[(node.unit, scope)] = node.look(digest_scope, node.context, scope).columns
-        return self.digests[(node.unit, scope)]
-
-    def _same_conflicts(self, one: Process, other: Process) -> None:
-        scopes = set(self._scopes(one, other))
-        both = []
-        for node in (one, other):
-            rows = node.query(
-                "SELECT name, number, field FROM _conflict JOIN _scope ON _scope.no = scope"
-                " WHERE live = 1 AND state = 'open'"
-            )
-            both.append({row for row in rows if row[0] in scopes})
-        self.outcome.counts["open conflict"] += len(both[0])
-        require(
-            both[0] == both[1], lambda: f"I6: {one.unit} and {other.unit} have other conflicts: {both[0] ^ both[1]}"
-        )
-
-
-def travels_on(scope: str, child: str) -> bool:
-    """Whether a scope travels on a child's link, by the words of the design."""
-    unit, _, kind = scope.partition("/")
-    below = unit == child or unit.endswith("." + child)
-    above = child.endswith("." + unit)
-    return kind == "registry" or below or (kind == "catalog" and above)
-
 
 def within_any(above: str, units: Sequence[str]) -> bool:
     return any(within(unit, above) for unit in units)
-
-
-def frozen_somewhere(both: list[dict[tuple[str, ...], tuple[object, ...]]]) -> bool:
-    return any(row[-1] != "open" for found in both for row in found.values())

@@ -14,12 +14,14 @@ RATES = {
     # of one frame
     "loss": (0.01, 0.1),
     "garbled": (0.02, 0.2),
+    "truncated": (0.005, 0.05),
+    "forged": (0.02, 0.2),
     "repeat": (0.05, 0.3),
     "replay": (0.05, 0.3),
     "reorder": (0.1, 0.5),
     "cut": (0.01, 0.1),
     # of one turn
-    "crash": (0.02, 0.2),
+    "crash": (0.02, 0.12),
     "crash at start": (0.1, 0.5),
     "clock": (0.01, 0.05),
     "slow line": (0.01, 0.05),
@@ -27,7 +29,11 @@ RATES = {
     # of one text
     "NFD text": (0.02, 0.1),
 }
-RESTORES = {"image": (0.1, 0.3), "restore": (0.01, 0.04)}
+POWER_CUTS = (0.3, 1.0)
+"""Of the crashes."""
+SMALL_CREDIT = 5_000
+"""Bytes: two of a short run's largest batches."""
+RESTORES = {"image": (0.1, 0.3), "restore": (0.01, 0.04), "clone": (0.0, 1.0)}
 CROWDED = {"reorder": 0.8, "loss": 0.2, "cut": 0.02}
 KINDS = {"mixed": 0.45, "crowded": 0.25, "restored": 0.3}
 """Shares of the seeds. Crowded: everybody writes one row within a few milliseconds, over a line on which nothing comes
@@ -37,18 +43,28 @@ MUST_FIRE = (
     "local write",
     "loss",
     "garbled",
+    "truncated",
+    "forged",
     "repeat",
     "replay",
     "reorder",
     "cut",
     "crash",
     "crash at start",
+    "power cut",
+    "torn write",
     "clock jump",
     "slow line",
     "partition",
     "partition, one way",
     "NFD text",
+    "edits of several levels met",
+    "delete met an edit",
+    "row before its parent row",
+    "move refused",
+    "taken again",
     "restore",
+    "clone",
     "fenced",
     "open conflict",
     "batch gap",
@@ -70,6 +86,8 @@ class Swarm:
     check_every: int
     rates: dict[str, float] = field(default_factory=dict)
     crowded: bool = False
+    credit: int | None = None
+    """How many bytes a sender may be ahead; None: as the product has it, far more than these runs ever send."""
     clock: tuple[int, ...] = (0, 0, 1, 1, 2, 50)
     """How far time may go in one turn, in milliseconds."""
 
@@ -79,6 +97,10 @@ class Swarm:
         rates = {fault: rng.uniform(*span) for fault, span in RATES.items() if rng.random() < 0.6}
         ticks = rng.randint(2_000, 5_000) if long else rng.randint(120, 300)
         swarm = cls(ticks, rng.choice([1, 2, 4]), rng.choice([1, 1, 2, 3]), 400 if long else 60, rates)
+        if rates.get("crash") and rng.random() < 0.7:
+            rates["power cut"] = rng.uniform(*POWER_CUTS)
+        if not long and rng.random() < 0.4:
+            swarm.credit = SMALL_CREDIT
         if kind == "restored":
             swarm.rates.update({fault: rng.uniform(*span) for fault, span in RESTORES.items()})
         elif kind == "crowded":

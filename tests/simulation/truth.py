@@ -31,6 +31,8 @@ class Op:
     before: RowImage | None
     after: RowImage | None
     seen: frozenset[bytes]
+    clock: int
+    """The writer's clock then, as times are written: milliseconds, and 16 bits to count in."""
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Write:
     batch: bytes
     seen: frozenset[bytes]
     origin: str
+    clock: int
+    """The latest that its writer's clock showed while the row was edited."""
 
 
 def nfc(value: Any) -> Any:
@@ -71,10 +75,11 @@ class Folding:
         self.node, self.batch, self.window = node, batch, window
         self.table = _table(key)
         self.key = key
+        self.clock = max(op.clock for op in window.ops)
         self.writes: list[Write] = []
 
     def _add(self, who: bytes, register: str, value: Any, seen: frozenset[bytes], element: str = "") -> None:
-        self.writes.append(Write((*self.key, who, register, element), value, self.batch, seen, self.node))
+        self.writes.append(Write((*self.key, who, register, element), value, self.batch, seen, self.node, self.clock))
 
     def run(self) -> list[Write]:
         ops, shown = self.window.ops, self.window.shown
@@ -163,11 +168,24 @@ class Truth:
     times: dict[tuple[Place, bytes], int] = field(default_factory=dict)
     """The time of each write as first met; the product's own, since only it can know."""
 
-    def wrote(self, node: str, key: Key, before: RowImage | None, after: RowImage | None, shown: bytes | None) -> None:
-        """A local program's statement on one row has been committed."""
+    def wrote(
+        self, node: str, key: Key, rows: tuple[RowImage | None, RowImage | None], shown: bytes | None, clock: int
+    ) -> None:
+        """A local program's statement on one row (before and after) has been committed."""
         mine = self.nodes[node]
         window = mine.windows.setdefault(key, Window(shown))
-        window.ops.append(Op(before, after, mine.applied))
+        window.ops.append(Op(*rows, mine.applied, clock))
+
+    def row_times(self, write: Write) -> list[int] | None:
+        """The times of all that a write's database had merged of its row, and of what else was done to it at once;
+        None if some are not known (yet)."""
+        found: list[int | None] = [
+            self.times.get((each.place, each.batch))
+            for batch in (*write.seen, write.batch)
+            for each in self.batches.get(batch, ())
+            if each.place[:4] == write.place[:4] and each.value is not FORGET and each is not write
+        ]
+        return None if None in found else [each for each in found if each is not None]
 
     def sealed(self, node: str, key: Key, batch: bytes | None) -> None:
         """A key's notes have gone: into a batch, or because the row came and went."""

@@ -1,0 +1,150 @@
+"""What must hold between neighbours when the faults have stopped.
+
+Role: heads (I16), digests and open conflicts (I6), and that whoever lost history has stopped and says so (I10, I11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+
+from node.storage.digests import digest_scope
+from sync_engine.names import parent_of
+from tests.simulation.checks import Observer, check_disk, require
+from tests.simulation.process import Process
+from tests.simulation.registers import NodeCheck
+from tests.simulation.truth import Truth
+
+SCOPES = 3
+"""Scopes of a pair whose digests are compared: the registers of all are compared with the truth in any case."""
+
+Streams = dict[tuple[str, str, str], tuple[int, bytes, int, bytes, str]]
+"""By origin, epoch and scope: held number and hash, applied number and hash, state."""
+
+
+class Peace:
+    """``restored`` runs may end with frozen streams; no others may."""
+
+    def __init__(
+        self, nodes: Mapping[str, Process], truth: Truth, observer: Observer, rng: Random, count: Callable[[str], None]
+    ) -> None:
+        self.nodes, self.truth, self.observer, self.rng, self.count = nodes, truth, observer, rng, count
+        self.digests: dict[tuple[str, str], dict[str, bytes]] = {}
+
+    def check(self) -> None:
+        for node in self.nodes.values():
+            NodeCheck(node, self.truth, self.count).run()
+            check_disk(node)
+        fenced = {unit for unit, node in self.nodes.items() if node.is_fenced}
+        for unit in sorted(fenced):
+            self.count("fenced")
+            require(unit in self.observer.restored, lambda u=unit: f"I11: {u} is fenced and was never restored")  # type: ignore[misc]
+        for child in self.nodes:
+            if parent_of(child) is None:
+                continue
+            one, other = self.nodes[child], self.nodes[str(parent_of(child))]
+            if not fenced & {one.unit, other.unit}:
+                self._lost_history(one, other)
+                self._same_heads(one, other)
+                self._same_digests(one, other)
+                self._same_conflicts(one, other)
+
+    def in_step(self, one: Process, other: Process) -> None:
+        """I15, I16: one session on a good line brings both level in all that is not frozen; no stream holds another
+        up."""
+        mine, theirs = streams_of(one), streams_of(other)
+        for stream in sorted({*mine, *theirs}):
+            both = mine.get(stream), theirs.get(stream)
+            if travels_on(stream[2], one.unit) and not is_frozen(*both):
+                level = both[0] is not None and both[1] is not None and both[0][:2] == both[1][:2]
+                require(
+                    level,
+                    lambda s=stream, b=both: f"I15: after a session {one.unit} and {other.unit} hold {b} of {s}",  # type: ignore[misc]
+                )
+
+    def _lost_history(self, one: Process, other: Process) -> None:
+        """I10, I11: a node whose neighbour holds batches of it that it does not know has stopped. These have not."""
+        for node, neighbour in ((one, other), (other, one)):
+            stored = self.observer.followed[node.unit].stored
+            for (digest,) in neighbour.query(
+                "SELECT hash FROM _batch JOIN _stream ON _stream.no = stream WHERE origin = ?", node.unit
+            ):
+                require(
+                    digest in stored,
+                    lambda n=node, o=neighbour, d=digest: (  # type: ignore[misc]
+                        f"I11: {n.unit} goes on, and {o.unit} holds its batch {d.hex()[:8]} that it does not know"
+                    ),
+                )
+
+    def _same_heads(self, one: Process, other: Process) -> None:
+        """I16; after a restore a stream may be frozen, and what waits for it waits."""
+        both = streams_of(one), streams_of(other)
+        for stream in sorted({*both[0], *both[1]}):
+            if not travels_on(stream[2], one.unit):
+                continue
+            mine, theirs = both[0].get(stream), both[1].get(stream)
+            if self.observer.restored:
+                same = is_frozen(mine, theirs) or (mine and mine[:2]) == (theirs and theirs[:2])
+            else:
+                same = mine == theirs and not is_frozen(mine) and mine is not None and mine[0] == mine[2]
+            require(bool(same), lambda s=stream, m=mine, t=theirs: f"I16: {one.unit} {m}, {other.unit} {t} in {s}")  # type: ignore[misc]
+        if any(is_frozen(row) for found in both for row in found.values()):
+            self.count("frozen stream")
+            require(bool(self.observer.restored), lambda: f"I10: {one.unit} or {other.unit} froze a stream")
+
+    def _scopes(self, one: Process, other: Process) -> list[str]:
+        """Scopes in which both have applied exactly the same."""
+        both = []
+        for node in (one, other):
+            found: dict[str, set[bytes]] = {}
+            for scope, digest in node.query("SELECT scope, applied_hash FROM _stream WHERE applied_seq > 0"):
+                found.setdefault(scope, set()).add(digest)
+            both.append(found)
+        return sorted(scope for scope in both[0] if both[0][scope] == both[1].get(scope))
+
+    def _same_digests(self, one: Process, other: Process) -> None:
+        scopes = self._scopes(one, other)
+        for scope in self.rng.sample(scopes, min(SCOPES, len(scopes))):
+            mine, theirs = (self._digest(node, scope) for node in (one, other))
+            for column in sorted({*mine} & {*theirs}):
+                require(
+                    mine[column] == theirs[column],
+                    lambda s=scope, c=column: f"I6: {one.unit} and {other.unit} differ in {c} of {s}",  # type: ignore[misc]
+                )
+
+    def _digest(self, node: Process, scope: str) -> dict[str, bytes]:
+        if (node.unit, scope) not in self.digests:
+            self.digests[(node.unit, scope)] = node.look(digest_scope, node.context, scope).columns
+        return self.digests[(node.unit, scope)]
+
+    def _same_conflicts(self, one: Process, other: Process) -> None:
+        scopes = set(self._scopes(one, other))
+        both = []
+        for node in (one, other):
+            rows = node.query(
+                "SELECT name, number, field FROM _conflict JOIN _scope ON _scope.no = scope"
+                " WHERE live = 1 AND state = 'open'"
+            )
+            both.append({row for row in rows if row[0] in scopes})
+        for _ in both[0]:
+            self.count("open conflict")
+        require(
+            both[0] == both[1], lambda: f"I6: {one.unit} and {other.unit} have other conflicts: {both[0] ^ both[1]}"
+        )
+
+
+def streams_of(node: Process) -> Streams:
+    columns = "origin, epoch, scope, held_seq, held_hash, applied_seq, applied_hash, state"
+    return {row[:3]: row[3:] for row in node.query(f"SELECT {columns} FROM _stream WHERE held_seq > 0")}  # type: ignore[misc]
+
+
+def is_frozen(*rows: tuple[int, bytes, int, bytes, str] | None) -> bool:
+    return any(row is not None and row[-1] != "open" for row in rows)
+
+
+def travels_on(scope: str, child: str) -> bool:
+    """Whether a scope travels on a child's link, by the words of the design."""
+    unit, _, kind = scope.partition("/")
+    below = unit == child or unit.endswith("." + child)
+    above = child.endswith("." + unit)
+    return kind == "registry" or below or (kind == "catalog" and above)
