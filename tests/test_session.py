@@ -1,4 +1,4 @@
-"""A session brings over all that is due and ends in order: what is on its way goes out first, a fault ends it at once."""
+"""A session brings over all that is due; it ends in order, what is on its way going first, or at once by a fault."""
 
 from __future__ import annotations
 
