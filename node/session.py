@@ -194,12 +194,14 @@ class Session:
             if frame is not None:
                 await self._perform(self._exchange.on_frame(frame))
                 self._credit.set()
+        await self._inbox.join()  # a peer that was told of a refusal waits for no answer to what it sent after
         self._end()
 
     async def _next_frame(self) -> bytes | None:
         """The next frame, or None when the peer has ended its side."""
         try:
-            return await asyncio.wait_for(self.link.receive(), IDLE_S)
+            async with asyncio.timeout(IDLE_S):  # wait_for forgets that it was cancelled where a frame comes just then
+                return await self.link.receive()
         except TimeoutError:
             raise LinkFault(f"{self.peer} has said nothing for {IDLE_S:.0f} seconds") from None
 
@@ -283,6 +285,7 @@ class Session:
                 ready = await self.node.apply_ready()
                 self.summary.applied_rows += ready.rows
                 self.summary.conflicts += ready.conflicts
+            self._inbox.task_done()
             self._progress(self.summary)
 
     # --- shipping ---

@@ -15,7 +15,8 @@ from node.link import StreamLink
 from node.local import Node
 from node.session import Session
 from node.storage.inbox import Outcome, Verified
-from sync_engine.errors import DiskFull, LinkFault
+from sync_engine.batch import parse_batch
+from sync_engine.errors import DiskFull, LinkFault, RuleBroken
 from sync_engine.exchange import Finish, Send
 from sync_engine.frames import BatchFrame, Done, decode
 from sync_engine.names import parent_of
@@ -111,14 +112,19 @@ class Two:
             )
         ]
 
+        self.child_has_ended = asyncio.Event()
+        self.parents_fault: BaseException | None = None
+
     async def run(self) -> None:
         """Raises what the child's session ends with."""
         parent = asyncio.create_task(self.sessions[1].run())
         try:
             await asyncio.wait_for(self.sessions[0].run(), SOON_S)
         finally:
+            self.child_has_ended.set()
             self.up.reads.put_nowait(None)
-            await asyncio.gather(parent, return_exceptions=True)
+            await asyncio.wait([parent], timeout=SOON_S)
+            self.parents_fault = parent.exception()
             for node in (self.child, self.parent):
                 await node.close()
 
@@ -155,3 +161,36 @@ async def test_a_session_does_not_end_before_what_is_pending_for_it_has_gone_ove
         )
     await Two(world, UnitPath("b.hue.vn")).run()
     assert world.node("b.hue.vn").sql("SELECT full_name FROM member") == [("Nguyễn Văn Mẫu",)]
+
+
+async def test_a_refusal_does_not_break_a_session_in_which_more_of_that_stream_was_under_way(tmp_path: Path) -> None:
+    """The child that was told of it waits for no further answer, and ends while the parent still stores."""
+    world, unit = World(tmp_path), UnitPath("hue.vn")
+    child = world.node(unit)
+    world.settle(2)
+    for key in "12":
+        child.sql(
+            "INSERT INTO member (unit, id, full_name, birth_date, sex)"
+            " VALUES ('hue.vn', ?, 'Nguyễn Văn Mẫu', '1950', 'nam')",
+            key,
+        )
+        child.seal()
+    two = Two(world, unit)
+    sound, refused = two.parent.verify, list[bytes]()
+
+    async def verify(data: bytes) -> Verified:
+        if not refused:
+            refused.append(data)
+            raise RuleBroken("this batch breaks a rule", head=parse_batch(data).head)
+        return await sound(data)
+
+    take = two.parent.take
+
+    async def take_late(verified: Verified) -> Outcome:
+        await two.child_has_ended.wait()
+        return await take(verified)
+
+    two.parent.verify, two.parent.take = verify, take_late  # type: ignore[method-assign]
+    await two.run()
+    assert refused
+    assert two.parents_fault is None

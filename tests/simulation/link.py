@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,9 +18,10 @@ from node.local import Node
 from node.session import IDLE_S, faults_noted
 from node.session import Session as ProductionSession
 from node.storage.inbox import Outcome
-from sync_engine.batch import encode_batch, parse_batch
+from sync_engine.batch import SealedBatch, encode_batch, encode_header, parse_batch
 from sync_engine.errors import LinkFault, RemoteFault, ReplicationError
 from sync_engine.frames import Ack, BatchFrame, Credit, Frame, HeadsFrame, decode, encode
+from tests.simulation.checks import require
 from tests.simulation.identities import IDENTITIES
 from tests.simulation.loop import Loop
 from tests.simulation.process import Process, SimulatedCrash
@@ -32,6 +33,7 @@ class Line:
 
     rng: Random
     count: Callable[[str], None]
+    ends: tuple[str, str] = ("", "")
     rates: dict[str, float] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
     """Receivers that nothing reaches: one name is a one-way partition, two a whole one."""
@@ -60,6 +62,8 @@ class Line:
             data = data[: self.rng.randrange(1, len(data))]
         elif is_batch and self.happens("forged"):
             data = forged(data)
+        elif is_batch and self._is_by_sender(to, data) and self.happens("poisoned"):
+            data = poisoned(data)
         queue.append(data)
         if not is_batch:
             return
@@ -73,15 +77,34 @@ class Line:
         if len(self.overheard) < 20:
             self.overheard.append(data)
 
+    def _is_by_sender(self, to: str, data: bytes) -> bool:
+        sender = next(each for each in self.ends if each != to)
+        return opened(data).header.stream.origin == sender
+
+
+def opened(data: bytes) -> SealedBatch:
+    frame = decode(data)
+    assert isinstance(frame, BatchFrame)
+    return parse_batch(frame.data)
+
+
+def signed_again(batch: SealedBatch, header_bytes: bytes, by: str) -> bytes:
+    signature = IDENTITIES.of(by).sign("batch", header_bytes)
+    return encode(BatchFrame(encode_batch(header_bytes, signature, batch.chunks)))
+
+
+def poisoned(data: bytes) -> bytes:
+    """The same batch by a hostile origin: its own key has signed that there are more rows in it than there are."""
+    batch = opened(data)
+    first, *others = batch.header.sections
+    header = replace(batch.header, sections=(replace(first, rows=first.rows + 1), *others))
+    return signed_again(batch, encode_header(header), header.stream.origin)
+
 
 def forged(data: bytes) -> bytes:
     """The same batch, signed by another node of the tree with the key that it has."""
-    batch = decode(data)
-    assert isinstance(batch, BatchFrame)
-    sealed = parse_batch(batch.data)
-    other = "vn" if sealed.header.stream.origin != "vn" else "p0.vn"
-    signature = IDENTITIES.of(other).sign("batch", sealed.header_bytes)
-    return encode(BatchFrame(encode_batch(sealed.header_bytes, signature, sealed.chunks)))
+    batch = opened(data)
+    return signed_again(batch, batch.header_bytes, "vn" if batch.header.stream.origin != "vn" else "p0.vn")
 
 
 def decoded(item: bytes | LinkFault | None) -> Frame | None:
@@ -185,7 +208,7 @@ class End:
                 self.watch.acked(self.node, ack)
             case BatchFrame(batch):
                 self._sent += len(batch)
-                assert self._sent <= self._credit, f"I14: {self.node.unit} sends more than its peer has room for"
+                require(self._sent <= self._credit, lambda: f"I14: {self.node.unit} sends more than there is room for")
         self.send_on(data)
 
     async def receive(self) -> bytes | None:
@@ -234,9 +257,10 @@ class End:
                 self._loop.settle()
 
     def hang_up(self, how: LinkFault | None) -> None:
-        """Nothing comes from the other side after what is here already; nothing goes to it."""
+        """Nothing comes from the other side after what is here already. One that has ended in order lets what is
+        still sent to it pass; a broken connection takes nothing more."""
         self.queue.append(how)
-        self.is_cut = True
+        self.is_cut = how is not None
 
     def ended_with(self) -> BaseException | None:
         return LinkFault("given up") if self.task.cancelled() else self.task.exception()

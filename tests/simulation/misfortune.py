@@ -62,8 +62,8 @@ class Misfortune:
 
     def _light_a_fuse(self, node: Process) -> None:
         if node.is_up and node.fuse is None and self._happens("crash"):
-            node.cuts_power = self._happens("power cut")
-            node.fuse = self.rng.randint(1, 20 if node.cuts_power else 120)
+            cuts_power = self._happens("power cut")
+            node.light(self.rng.randint(1, 20 if cuts_power else 120), cuts_power=cuts_power)
 
     def _turn_the_clock(self, node: Process) -> None:
         if self._happens("clock"):

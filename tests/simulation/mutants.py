@@ -63,7 +63,7 @@ MUTANTS: dict[str, Mutant] = {
     "a fork is not frozen": Mutant("I10", defects.forks_are_not_frozen, "restored"),
     "clocks are absorbed": Mutant("I12", defects.clocks_are_absorbed),
     "credit is ignored": Mutant("I14", defects.credit_is_ignored),
-    "one stream ends the session of all": Mutant("I15", defects.one_stream_ends_all, "restored"),
+    "one stream ends the session of all": Mutant("I15", defects.one_stream_ends_all, "hostile"),
     "nothing is forwarded": Mutant("I16", defects.nothing_is_forwarded),
     "tables have foreign keys": Mutant("I16", defects.tables_have_foreign_keys),
     "a commit is not synced": Mutant("I17", defects.commits_are_not_synced),

@@ -23,12 +23,14 @@ Streams = dict[tuple[str, str, str], tuple[int, bytes, int, bytes, str]]
 
 
 class Peace:
-    """``restored`` runs may end with frozen streams; no others may."""
+    """Runs with a restore, or with a hostile origin, may end with streams that were left; no others may."""
 
     def __init__(
         self, nodes: Mapping[str, Process], truth: Truth, observer: Observer, rng: Random, count: Callable[[str], None]
     ) -> None:
         self.nodes, self.truth, self.observer, self.rng, self.count = nodes, truth, observer, rng, count
+        self.is_hostile = False
+        """Whether an origin of this run breaks rules with its own key."""
         self.digests: dict[tuple[str, str], dict[str, bytes]] = {}
 
     def check(self) -> None:
@@ -62,6 +64,14 @@ class Peace:
                     lambda s=stream, b=both: f"I15: after a session {one.unit} and {other.unit} hold {b} of {s}",  # type: ignore[misc]
                 )
 
+    def are_level(self, one: Process, other: Process) -> bool:
+        """Whether two neighbours hold and have applied the same of what travels between them."""
+        both = (
+            {stream: row[:4] for stream, row in streams_of(node).items() if travels_on(stream[2], one.unit)}
+            for node in (one, other)
+        )
+        return next(both) == next(both)
+
     def _lost_history(self, one: Process, other: Process) -> None:
         """I10, I11: a node whose neighbour holds batches of it that it does not know has stopped. These have not."""
         for node, neighbour in ((one, other), (other, one)):
@@ -83,14 +93,19 @@ class Peace:
             if not travels_on(stream[2], one.unit):
                 continue
             mine, theirs = both[0].get(stream), both[1].get(stream)
-            if self.observer.restored:
+            if self._may_be_left:
                 same = is_frozen(mine, theirs) or (mine and mine[:2]) == (theirs and theirs[:2])
             else:
                 same = mine == theirs and not is_frozen(mine) and mine is not None and mine[0] == mine[2]
             require(bool(same), lambda s=stream, m=mine, t=theirs: f"I16: {one.unit} {m}, {other.unit} {t} in {s}")  # type: ignore[misc]
-        if any(is_frozen(row) for found in both for row in found.values()):
-            self.count("frozen stream")
-            require(bool(self.observer.restored), lambda: f"I10: {one.unit} or {other.unit} froze a stream")
+        for row in (*both[0].values(), *both[1].values()):
+            if is_frozen(row):
+                self.count(f"{row[-1]} stream")
+                require(self._may_be_left, lambda: f"I10: {one.unit} or {other.unit} left a stream")
+
+    @property
+    def _may_be_left(self) -> bool:
+        return bool(self.observer.restored) or self.is_hostile
 
     def _scopes(self, one: Process, other: Process) -> list[str]:
         """Scopes in which both have applied exactly the same."""
@@ -135,7 +150,8 @@ class Peace:
 
 def streams_of(node: Process) -> Streams:
     columns = "origin, epoch, scope, held_seq, held_hash, applied_seq, applied_hash, state"
-    return {row[:3]: row[3:] for row in node.query(f"SELECT {columns} FROM _stream WHERE held_seq > 0")}  # type: ignore[misc]
+    rows = node.query(f"SELECT {columns} FROM _stream WHERE held_seq > 0 OR state <> 'open'")
+    return {row[:3]: row[3:] for row in rows}  # type: ignore[misc]
 
 
 def is_frozen(*rows: tuple[int, bytes, int, bytes, str] | None) -> bool:

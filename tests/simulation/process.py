@@ -69,6 +69,18 @@ class Process:
     def now_ms(self) -> int:
         return max(0, self._clock() + self.skew_ms)
 
+    def light(self, fuse: int, *, cuts_power: bool = False) -> None:
+        """Let the process die after so many statements, or the machine while it writes one of its next commits."""
+        self.fuse, self.cuts_power = fuse, cuts_power
+        if self._engine is not None:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Only where a fuse burns: to be told of each statement costs a tenth of a run."""
+        if not event.contains(self._engine, "commit", self._burn_commit):
+            event.listen(self._engine, "before_cursor_execute", self._burn)
+            event.listen(self._engine, "commit", self._burn_commit)
+
     def _burn(self, *_event: Any) -> None:
         if self.fuse is not None and not self.cuts_power:
             self.fuse -= 1
@@ -107,8 +119,8 @@ class Process:
         self._durable_log = self._log()
         self._engine = open_engine(self.path)
         event.listen(self._engine, "connect", self._connected)
-        event.listen(self._engine, "before_cursor_execute", self._burn)
-        event.listen(self._engine, "commit", self._burn_commit)
+        if self.fuse is not None:
+            self._watch()
         self.context = Context(
             unit=UnitPath(self.unit),
             epoch=self.identity.epoch,

@@ -76,6 +76,7 @@ class Run:
             *(self._stop, self._count, self._say),
         )
         self.peace = Peace(self.nodes, self.truth, self.observer, self.rng, self._count)
+        self.peace.is_hostile = "poisoned" in self.swarm.rates
 
     def _eagerness(self, unit: str, hottest: str) -> float:
         if not self.swarm.crowded:
@@ -139,7 +140,7 @@ class Run:
             node.start()
             if parent_of(unit):
                 rates = {fault: rate for fault, rate in self.swarm.rates.items() if self.rng.random() < 0.7}
-                self.lines[unit] = Line(self.rng, self._count, rates)
+                self.lines[unit] = Line(self.rng, self._count, (unit, str(parent_of(unit))), rates)
 
     # --- one turn ---
 
@@ -201,7 +202,7 @@ class Run:
     def _start(self, node: Process) -> None:
         node.down_until = None
         if self.swarm.happens(self.rng, "crash at start"):
-            node.fuse = self.rng.randint(1, 30)
+            node.light(self.rng.randint(1, 30))
         try:
             node.start()
             self._say(f"{node.unit} starts")
@@ -250,9 +251,11 @@ class Run:
             if not node.is_up:
                 self._start(node)
         depth = max(map(level_of, self.units))
-        for _ in range(2 * depth + 2):
+        for turn in range(2 * depth + 2):
             before = self.observer.progress
             for child in self.rng.sample(self.units[1:], len(self.units) - 1):
+                if turn and self.peace.are_level(self.nodes[child], self.nodes[str(parent_of(child))]):
+                    continue  # they would tell each other so, and end
                 self._call(child)
                 if child in self.sessions:
                     session = self.sessions[child]

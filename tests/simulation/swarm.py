@@ -35,9 +35,11 @@ SMALL_CREDIT = 5_000
 """Bytes: two of a short run's largest batches."""
 RESTORES = {"image": (0.1, 0.3), "restore": (0.01, 0.04), "clone": (0.0, 1.0)}
 CROWDED = {"reorder": 0.8, "loss": 0.2, "cut": 0.02}
-KINDS = {"mixed": 0.45, "crowded": 0.25, "restored": 0.3}
+HOSTILE = {"poisoned": (0.05, 0.3)}
+KINDS = {"mixed": 0.4, "crowded": 0.25, "restored": 0.25, "hostile": 0.1}
 """Shares of the seeds. Crowded: everybody writes one row within a few milliseconds, over a line on which nothing comes
-in order. Restored: what follows a restore is not healed yet, so the others must not suffer it."""
+in order. Restored: what follows a restore is not healed yet, so the others must not suffer it. Hostile: an origin
+breaks rules with its own key, and its streams are left; nothing else may suffer."""
 
 MUST_FIRE = (
     "local write",
@@ -45,6 +47,8 @@ MUST_FIRE = (
     "garbled",
     "truncated",
     "forged",
+    "poisoned",
+    "refused stream",
     "repeat",
     "replay",
     "reorder",
@@ -95,7 +99,7 @@ class Swarm:
     def drawn(cls, rng: Random, *, long: bool, kind: str | None = None) -> Swarm:
         kind = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
         rates = {fault: rng.uniform(*span) for fault, span in RATES.items() if rng.random() < 0.6}
-        ticks = rng.randint(2_000, 5_000) if long else rng.randint(120, 300)
+        ticks = rng.randint(2_000, 5_000) if long else rng.randint(100, 240)
         swarm = cls(ticks, rng.choice([1, 2, 4]), rng.choice([1, 1, 2, 3]), 400 if long else 60, rates)
         if rates.get("crash") and rng.random() < 0.7:
             rates["power cut"] = rng.uniform(*POWER_CUTS)
@@ -103,6 +107,8 @@ class Swarm:
             swarm.credit = SMALL_CREDIT
         if kind == "restored":
             swarm.rates.update({fault: rng.uniform(*span) for fault, span in RESTORES.items()})
+        elif kind == "hostile":
+            swarm.rates.update({fault: rng.uniform(*span) for fault, span in HOSTILE.items()})
         elif kind == "crowded":
             swarm.ids, swarm.hot, swarm.crowded = 1, 1, True
             swarm.clock, swarm.rates = (0,) * 30 + (1,), dict(CROWDED)
