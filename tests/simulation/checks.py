@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 from random import Random
+from typing import Any
 
 import zstandard
 from cryptography.exceptions import InvalidSignature
@@ -20,13 +21,14 @@ from sqlalchemy import Connection
 
 from node.storage import inbox
 from node.storage.context import Context
-from sync_engine.batch import NO_PREV, parse_batch
+from sync_engine.batch import NO_PREV, SectionKind, parse_batch
 from sync_engine.errors import RemoteFault
 from sync_engine.frames import Ack, HeadsFrame
+from sync_engine.verify import decode
 from tests.simulation.identities import IDENTITIES
 from tests.simulation.model import BY_NUMBER, TABLES, holds, readable, within
 from tests.simulation.process import Process
-from tests.simulation.truth import Truth, key_scope
+from tests.simulation.truth import ALIVE, Truth, key_scope
 
 Stream = tuple[str, str, str]
 """(origin, epoch, scope)"""
@@ -160,6 +162,34 @@ class Observer:
             if batch is None and (ops[-1].after is not None or windows[key].shown is not None):
                 raise Violation(f"I2: {node.unit} changed {key} and keeps no note of it: {ops}")
             self.truth.sealed(node.unit, key, batch)
+        for batch in sealed.values():
+            self._note_times(node, batch)
+
+    def _note_times(self, node: Process, digest: bytes) -> None:
+        """The times that a batch gives its writes: the product's own, and the same everywhere from now on."""
+        ((data,),) = node.query("SELECT data FROM _batch WHERE hash = ?", digest)
+        batch = parse_batch(data)
+        registry = node.look(inbox.registry_for, node.context, batch)
+        assert registry is not None
+        unit = batch.header.stream.scope.partition("/")[0]
+        sealed: dict[tuple[Any, ...], dict[str, int]] = {}
+        for entries in decode(batch, registry):
+            for at, time in enumerate(entries.times):
+                row = sealed.setdefault((entries.table.name, unit, entries.ids[at], entries.identities[at]), {})
+                named = [each.name for each in entries.written(at)]
+                if entries.kind is SectionKind.DELETE:
+                    named = ["(delete)"]
+                elif entries.is_new(at):
+                    named.append("(insert)")
+                row.update({name: max(time, row.get(name, 0)) for name in named})
+        for write in self.truth.batches[digest]:
+            row = sealed.get(write.place[:4], {})
+            if write.place[4] == ALIVE:
+                times = [time for name, time in row.items() if (name == "(delete)") != write.value]
+            else:
+                times = [row[name] for name in (write.place[4], "(insert)") if name in row][:1]
+            if times:
+                self.truth.times[(write.place, digest)] = max(times)
 
     # --- I9: heads ---
 

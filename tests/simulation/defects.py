@@ -229,19 +229,26 @@ def forks_are_not_frozen() -> Places:
 def clocks_are_absorbed() -> Places:
     """The node's clock is moved by the latest time it has met."""
     latest = [0]
-    real_add, real_edits = merge.add_write, seal.Folder._edits
+    real = merge.add_write
 
     def meets(held: Any, new: Write, seen: Any) -> Any:
         latest[0] = max(latest[0], new.time)
-        return real_add(held, new, seen)
+        return real(held, new, seen)
 
-    def edits(folder: Any, noted: Any, row: Any, known: Any) -> Any:
-        drafts = real_edits(folder, noted, row, known)
-        for draft in drafts:
-            draft.time = max(draft.time, latest[0])
-        return drafts
+    def moved(drafting: Any) -> Any:
+        def draft(*given: Any) -> Any:
+            drafts = drafting(*given)
+            if len(drafts) == 1:  # several would come to have one time
+                drafts[0].time = max(drafts[0].time, latest[0])
+            return drafts
 
-    return [(merge, "add_write", meets), (seal.Folder, "_edits", edits)]
+        return draft
+
+    return [
+        (merge, "add_write", meets),
+        (seal.Folder, "_edits", moved(seal.Folder._edits)),
+        (seal.Folder, "_insert", moved(seal.Folder._insert)),
+    ]
 
 
 def credit_is_ignored() -> Places:

@@ -49,10 +49,10 @@ def folder() -> Path:
     return Path(mkdtemp(dir=_base()))
 
 
-def shape(number: int, nodes_max: int = 12) -> tuple[str, ...]:
-    """A tree of 4 to ``nodes_max`` units, three or four levels, the root first."""
-    rng = Random(f"shape {number} {nodes_max}")
-    size, levels = rng.randint(4, nodes_max), rng.choice([3, 4])
+def shape(number: int, nodes: tuple[int, int] = (4, 12)) -> tuple[str, ...]:
+    """A tree of so many units, least and most, three or four levels, the root first."""
+    rng = Random(f"shape {number} {nodes[1]}")
+    size, levels = rng.randint(*nodes), rng.choice([3, 4])
     units = ["vn", "p0.vn", "d0.p0.vn"] + (["c0.d0.p0.vn"] if levels == 4 else [])
     while len(units) < size:
         above = rng.choice([unit for unit in units if unit.count(".") < levels - 1])

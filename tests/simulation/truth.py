@@ -177,11 +177,12 @@ class Truth:
         window.ops.append(Op(*rows, mine.applied, clock))
 
     def row_times(self, write: Write) -> list[int] | None:
-        """The times of all that a write's database had merged of its row, and of what else was done to it at once;
-        None if some are not known (yet)."""
+        """The times of all that a write's database had merged of its row, for a delete also of the edits before it in
+        its batch; None if some are not known (yet)."""
+        at_once = (write.batch,) if write.place[4] == ALIVE else ()
         found: list[int | None] = [
             self.times.get((each.place, each.batch))
-            for batch in (*write.seen, write.batch)
+            for batch in (*write.seen, *at_once)
             for each in self.batches.get(batch, ())
             if each.place[:4] == write.place[:4] and each.value is not FORGET and each is not write
         ]
