@@ -4,10 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MEMBERS ?= 2000
-SEEDS ?= 500
+SEEDS ?= 5000
 FIRST_SEED ?= 1
+HOSTILE ?= 100000
+FUZZ_S ?= 60
 
-.PHONY: demo test check proto proto-check bench soak lock clean
+.PHONY: demo test check proto proto-check bench soak simulation mutants crash hostile fuzz lock clean
 
 $(READY): requirements.lock requirements-bootstrap.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -43,12 +45,27 @@ proto-check: $(READY)  ## generated code is what the .proto files say; buf where
 bench: $(READY)
 	@$(BIN)/python -m bench
 
-soak: $(READY)
+soak: simulation mutants crash hostile fuzz  ## all that looks for long (docs/testing.md); SEEDS=n FIRST_SEED=m
+
+simulation: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+
+mutants: $(READY)  ## break the product in each known way: every way must be noticed
+	@$(BIN)/python -m tests.simulation --mutants --seeds 60
+
+crash: $(READY)  ## kill real processes at every statement and system call; cut the power; fill the disk
+	@$(BIN)/python -m tests.crash
+
+hostile: $(READY)
+	@$(BIN)/python -m tests.hostile --count $(HOSTILE) --seed $(FIRST_SEED)
+
+fuzz: $(READY)  ## the same, guided by coverage; needs atheris, which nothing else does
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	@$(BIN)/python -m tests.hostile.guided --seconds $(FUZZ_S)
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml admits
 	@UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
 	@echo uv | UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header - -o requirements-bootstrap.lock
 
 clean:
-	@rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .demo .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis

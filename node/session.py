@@ -15,21 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
-from sqlalchemy import Connection
 
-from conflict.values import Epoch, Head, StreamId, UnitPath, level_of
-from node import __version__
+from conflict.values import Epoch, Head, StreamId, UnitPath
 from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch
-from node.storage.certificates import keep_path, path_of
-from node.storage.context import Context
-from node.storage.inbox import Taken, Verified, refuse
-from node.storage.meta import check_not_fenced, fence
-from node.storage.registries import current_registry, registry_of
-from node.storage.sealing import has_pending
-from node.storage.streams import FROZEN, held_heads, leave, stream_row
-from sync_engine.batch import SealedBatch, parse_batch, withhold
+from node.storage.certificates import keep_path
+from node.storage.inbox import LOST_HISTORY, Taken, Verified, refuse, take_proof
+from node.storage.meta import fence
+from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, hello_of, paths_of, undamaged
+from sync_engine.batch import SealedBatch, parse_batch
 from sync_engine.errors import (
     BadCertificate,
     BadSignature,
@@ -49,16 +44,14 @@ from sync_engine.exchange import (
     PeerMet,
     PeerRefused,
     PeerRestored,
+    Prove,
     Send,
     Ship,
     Span,
     Store,
     StoreCertificates,
-    digest_of,
-    shared_heads,
 )
-from sync_engine.frames import BatchFrame, Certificates, Frame, Hello, decode, encode
-from sync_engine.names import unit_of
+from sync_engine.frames import BatchFrame, Certificates, ForkProof, Frame, decode, encode
 
 log = structlog.get_logger()
 
@@ -102,32 +95,6 @@ async def faults_noted(node: Node, peer: str) -> AsyncIterator[None]:
         raise
 
 
-def hello_of(
-    connection: Connection, context: Context, child: UnitPath, certificate: bytes
-) -> tuple[Hello, dict[StreamId, Head]]:
-    """How this node introduces itself on the link of ``child``, and what it holds of the scopes both share."""
-    check_not_fenced(connection)
-    held = held_on_link(connection, child)
-    registry = current_registry(connection, context)
-    hello = Hello(
-        unit=context.unit,
-        epoch=context.epoch,
-        tree_id=context.tree_id,
-        certificate_sha256=certificate,
-        registry_version=(registry.version, registry.sha256),
-        time_ms=context.now_ms(),
-        nonce=context.salt(),
-        digest=digest_of(held.values(), pending=has_pending(connection)),
-        software=f"dongbo {__version__}",
-    )
-    return hello, held
-
-
-def held_on_link(connection: Connection, child: UnitPath) -> dict[StreamId, Head]:
-    """The held heads of the scopes that travel on the link of ``child``."""
-    return shared_heads(held_heads(connection), child)
-
-
 class Session:
     """One session on one link. ``child`` names the link; the peer is the other end of it."""
 
@@ -140,6 +107,8 @@ class Session:
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
         self._tasks: list[asyncio.Task[None]] = []
         self._holds: dict[StreamId, Head] = {}
+        self._forked: list[Head] = []
+        self._shown: set[StreamId] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sealed = asyncio.Event()
         self._sealing: asyncio.Task[None]
@@ -219,7 +188,9 @@ class Session:
                 case PeerHolds(heads):
                     self._holds.update((head.stream, head) for head in heads)
                 case PeerForked(theirs):
-                    await self.node.database.write(_freeze, self.node.context.unit, theirs)
+                    self._forked.append(theirs)
+                case Prove(proof):
+                    await self._keep_proof(proof)
                 case PeerRestored(stream):
                     reason = f"{self.peer} is behind on its own stream {stream}: it was restored from an older copy"
                     await self.node.database.write(peers.note_fenced, self.peer, reason)
@@ -273,10 +244,14 @@ class Session:
         while True:
             verified = await self._inbox.get()
             outcome = await self.node.take(verified)
+            if outcome.taken is Taken.OWN:
+                raise Fenced(LOST_HISTORY)
             self.summary.applied_rows += outcome.applied.rows
             self.summary.conflicts += outcome.applied.conflicts
             size = len(verified.batch.data)
-            if outcome.taken is Taken.FROZEN:
+            if outcome.taken is Taken.FORKED:
+                await self._ship_beside(verified.batch.head)
+            if outcome.taken in (Taken.FROZEN, Taken.FORKED):
                 row_reason = "the stream is frozen or refused here"
                 await self._perform(self._exchange.on_refused(verified.batch.head, row_reason, size))
             else:
@@ -287,6 +262,15 @@ class Session:
                 self.summary.conflicts += ready.conflicts
             self._inbox.task_done()
             self._progress(self.summary)
+
+    async def _keep_proof(self, proof: ForkProof) -> None:
+        try:
+            taken = await self.node.database.write(take_proof, self.node.context, proof)
+        except RemoteFault as fault:
+            log.warning("proof of a fork refused", peer=self.peer, reason=str(fault))
+            return
+        if taken is Taken.OWN:
+            raise Fenced(LOST_HISTORY)
 
     # --- shipping ---
 
@@ -299,6 +283,7 @@ class Session:
     async def _ship(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
         """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
         certified: set[tuple[UnitPath, Epoch]] = set()
+        await self._ship_proofs(certified)
         while True:
             await self._ship_scopes(scopes, certified)
             all_sealed = self._sealing.done()
@@ -316,25 +301,49 @@ class Session:
             nos, forked = await self.node.database.read(lacking, spans)
             for theirs in forked:
                 self._exchange.on_forked(theirs)
-                await self.node.database.write(_freeze, self.node.context.unit, theirs)
-            new = {(span.stream.origin, span.stream.epoch) for span in spans if span.after is None} - certified
-            paths = await self.node.database.read(_paths, sorted(new))
-            if paths:
-                await self._send(Certificates(paths))
-            certified |= new
+                await self._ship_beside(theirs)
+            unknown = (span.stream for span in spans if span.after is None)
+            await self._certify({(stream.origin, stream.epoch) for stream in unknown}, certified)
             for no in nos:
                 await self._ship_batch(no)
+
+    async def _certify(self, origins: set[tuple[UnitPath, Epoch]], certified: set[tuple[UnitPath, Epoch]]) -> None:
+        """Send the certificates of origins that the peer may not know, once a session."""
+        paths = await self.node.database.read(paths_of, sorted(origins - certified))
+        if paths:
+            await self._send(Certificates(paths))
+        certified |= origins
+
+    async def _ship_proofs(self, certified: set[tuple[UnitPath, Epoch]]) -> None:
+        """Forks that are proven here, and what stands here where the peer names another batch: its word alone would
+        prove nothing."""
+        known = await self.node.database.read(forks, self.child)
+        await self._certify({(fork.stream.origin, fork.stream.epoch) for fork in known}, certified)
+        for fork in known:
+            await self._send(fork.proof)
+        for theirs in self._forked:
+            await self._ship_beside(theirs)
+
+    async def _ship_beside(self, theirs: Head) -> None:
+        """Show the peer which batch stands here at the place of its own; once a session."""
+        batch = await self.node.database.read(batch_beside, theirs)
+        if batch is not None and theirs.stream not in self._shown:
+            self._shown.add(theirs.stream)
+            await self._ship_bytes(batch)
 
     async def _ship_batch(self, no: int) -> None:
         stream, digest, raw = await self.node.database.read(stored_batch, no)
         if self._exchange.is_refused(stream):
             return
-        batch = _undamaged(raw, digest)
+        batch = undamaged(raw, digest)
         if batch is None:
             log.error("stored batch damaged", stream=str(stream), hint="'dongbo verify' says which")
             self.summary.refused.append(f"{stream}: a batch stored here is damaged, see 'dongbo verify'")
             self._exchange.leave(stream)
             return
+        await self._ship_bytes(batch)
+
+    async def _ship_bytes(self, batch: SealedBatch) -> None:
         data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
         while not self._exchange.may_send(len(data)):
             self._credit.clear()
@@ -344,45 +353,3 @@ class Session:
         self.summary.sent_batches += 1
         self.summary.sent_bytes += len(data)
         self._progress(self.summary)
-
-
-def _undamaged(data: bytes, digest: bytes) -> SealedBatch | None:
-    """A stored batch, unless its header is not the one that was stored."""
-    try:
-        batch = parse_batch(data)
-    except RemoteFault:
-        return None
-    return batch if batch.head.hash == digest else None
-
-
-def for_peer(connection: Connection, context: Context, peer: str, batch: SealedBatch) -> bytes:
-    """A batch's bytes for a peer, without the chunks that its level may not read."""
-    registry = registry_of(connection, context, batch.header.registry_version[0])
-    level, unit_level = level_of(peer), level_of(unit_of(batch.header.stream.scope))
-
-    def may_read(table_name: str, column: str) -> bool:
-        table = None if registry is None else registry.all_tables.get(table_name)
-        name = column.rstrip("+-")
-        if column.startswith("_") or column == "id":
-            return True
-        # An unknown column of an unknown registry goes no further than the parent, who may read it whatever it is.
-        if table is None or not table.has(name):
-            return level >= unit_level - 1
-        return table.may_read(table.field(name), level, unit_level)
-
-    return withhold(batch, may_read)
-
-
-def _paths(connection: Connection, origins: list[tuple[UnitPath, Epoch]]) -> tuple[tuple[bytes, ...], ...]:
-    found = (path_of(connection, unit, epoch) for unit, epoch in origins)
-    return tuple(path for path in found if path is not None)
-
-
-def _freeze(connection: Connection, unit: UnitPath, theirs: Head) -> None:
-    """Take nothing more of a stream that has two batches at one place. Raises Fenced where it is this node's own."""
-    if theirs.stream.origin == unit:
-        raise Fenced(
-            "a peer holds another batch of this node at one number: it was restored from an older copy, or runs twice"
-        )
-    row = stream_row(connection, theirs.stream)
-    leave(connection, row.no, FROZEN, f"two batches at number {theirs.seq}: its node was restored or runs twice")

@@ -168,6 +168,8 @@ def parse_header(data: bytes) -> BatchHeader:
     if (message.seq == 1) != (message.prev == NO_PREV):
         raise Malformed("only a stream's first batch has nothing before it")
     version = (message.registry_version.number, bytes(message.registry_version.sha256))
+    if version[0] >= 2**62:
+        raise Malformed("a batch header names a registry version beyond all")
     header = BatchHeader(
         tree_id=bytes(message.tree_id),
         stream=stream,

@@ -16,7 +16,18 @@ from typing import TypeAlias
 from conflict.values import Head, StreamId, UnitPath
 from sync_engine import frames
 from sync_engine.errors import Fenced, IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
-from sync_engine.frames import Ack, BatchFrame, Certificates, Credit, Done, Frame, HeadsFrame, Hello, Refusal
+from sync_engine.frames import (
+    Ack,
+    BatchFrame,
+    Certificates,
+    Credit,
+    Done,
+    ForkProof,
+    Frame,
+    HeadsFrame,
+    Hello,
+    Refusal,
+)
 from sync_engine.names import CATALOG, REGISTRY, is_shared
 
 CREDIT_BYTES = 16 * 1024 * 1024
@@ -69,14 +80,23 @@ class PeerHolds:
 
 @dataclass(frozen=True, slots=True)
 class PeerForked:
-    """At the place of ``theirs`` this node has another batch: proof is due, the stream is frozen, the rest goes on."""
+    """The peer says that it has ``theirs`` where this node has another batch: both show theirs, and what both origins
+    signed freezes the stream. A word alone is held against nobody."""
 
     theirs: Head
 
 
 @dataclass(frozen=True, slots=True)
+class Prove:
+    """The peer passes on a proof that two batches stand at one place: verify it, keep it, freeze the stream."""
+
+    proof: ForkProof
+
+
+@dataclass(frozen=True, slots=True)
 class PeerRestored:
-    """The peer is behind on its own stream: it was restored from an older copy, and must stop until it is recovered."""
+    """The peer is behind on its own stream: it was restored from an older copy. It is shown its own batches, and stops
+    until it is recovered."""
 
     stream: StreamId
 
@@ -102,14 +122,26 @@ class Finish:
 
 
 Effect: TypeAlias = (
-    Send | Store | StoreCertificates | Ship | PeerHolds | PeerForked | PeerRestored | PeerRefused | PeerMet | Finish
+    Send
+    | Store
+    | StoreCertificates
+    | Ship
+    | Prove
+    | PeerHolds
+    | PeerForked
+    | PeerRestored
+    | PeerRefused
+    | PeerMet
+    | Finish
 )
 
 
-def digest_of(heads: Iterable[Head], *, pending: bool = False) -> bytes:
-    """What hello carries: SHA-256 over the held heads of the shared scopes. With edits that are not sealed yet it
-    equals no peer's: a session that found itself in step would end without them."""
+def digest_of(heads: Iterable[Head], *, pending: bool = False, forked: Iterable[StreamId] = ()) -> bytes:
+    """What hello carries: SHA-256 over the held heads of the shared scopes, and the streams whose fork is proven. With
+    edits that are not sealed yet it equals no peer's: a session that found itself in step would end without them."""
     digest = sha256(b"pending" if pending else b"")
+    for stream in sorted(forked):
+        digest.update(f"fork\0{stream.origin}\0{stream.epoch}\0{stream.scope}\0".encode())
     for head in sorted(heads):
         digest.update(f"{head.stream.origin}\0{head.stream.epoch}\0{head.stream.scope}\0{head.seq}\0".encode())
         digest.update(head.hash)
@@ -175,14 +207,17 @@ class Exchange:
             case Credit(total):
                 self._credit = max(self._credit, total)
                 return []
+            case ForkProof():
+                return [Prove(frame)]
             case Refusal(head, reason):
+                if head.stream not in self._theirs:
+                    return []  # of what was sent alone: each is kept and told
+                told = [] if head.stream in self._refused else [PeerRefused(head, reason)]
                 self.leave(head.stream)
-                return [PeerRefused(head, reason), *self._finish_if_due()]
+                return [*told, *self._finish_if_due()]
             case Done():
                 self._peer_done = True
                 return self._finish_if_due()
-            case _:
-                return []
 
     def on_stored(self, head: Head | None, size: int) -> list[Effect]:
         """A batch is durable (its stream is held up to ``head``), or was dropped (None)."""
@@ -204,12 +239,11 @@ class Exchange:
     def on_sent(self, head: Head, size: int) -> None:
         """A batch has gone out."""
         self._sent += size
-        if head.stream not in self._refused:
-            self._unacked[head.stream] = head.seq
+        self._unacked[head.stream] = head.seq
         self._theirs[head.stream] = head
 
     def on_forked(self, theirs: Head) -> None:
-        """The peer's head is not on the chain held here: nothing of that stream is sent."""
+        """The peer's head is not on the chain held here: nothing of that stream is sent but what proves it."""
         self._refused.add(theirs.stream)
 
     def more(self, held: Mapping[StreamId, Head]) -> tuple[tuple[Span, ...], ...]:
@@ -273,7 +307,8 @@ class Exchange:
         if any(not is_shared(head.stream.scope, self.child) for head in theirs):
             raise OutOfScope("the peer names a scope that does not travel here")
         self._theirs = {head.stream: head for head in theirs}
-        self._refuse_to_repeat_history(self._theirs)
+        if self.dials:
+            self._refuse_to_repeat_history(self._theirs)
         effects: list[Effect] = []
         for stream, mine in self.held.items():
             head = self._theirs.get(stream)
@@ -281,12 +316,12 @@ class Exchange:
                 self.on_forked(head)
                 effects.append(PeerForked(head))
             if stream.origin == self.peer and (head is None or head.seq < mine.seq):
-                self._refused.add(stream)
                 effects.append(PeerRestored(stream))
         return [PeerHolds(theirs), *effects, Ship(self.more(self.held))]
 
     def _refuse_to_repeat_history(self, theirs: Mapping[StreamId, Head]) -> None:
-        """A side that is behind on its own streams was restored from an older image, or has been cloned."""
+        """A child that is behind on its own streams was restored from an older image, or has been cloned. The parent's
+        word is enough; a child must show the batches, else it could stop its parent with a lie."""
         for stream, head in theirs.items():
             mine = self.held.get(stream)
             if stream.origin != self.hello.unit:
@@ -305,6 +340,7 @@ class Exchange:
         return [Store(data)]
 
     def _on_ack(self, heads: tuple[Head, ...]) -> list[Effect]:
+        heads = tuple(head for head in heads if head.stream in self._theirs)  # of anything else there was no talk
         for head in heads:
             if self._unacked.get(head.stream, 0) <= head.seq:
                 self._unacked.pop(head.stream, None)

@@ -22,6 +22,9 @@ from sync_engine.wire import guard
 
 MAJOR, MINOR = 1, 0
 
+TIME_MS_MAX = 2**48 - 1
+"""A peer's clock is cut to what a time may be: it informs, so even nonsense is no reason to refuse."""
+
 Heads: TypeAlias = Mapping[StreamId, Head]
 """Per stream the last contiguous verified batch stored."""
 
@@ -233,7 +236,7 @@ def _hello_from_wire(hello: sync_pb2.Hello) -> Hello:
         tree_id=hello.tree_id,
         certificate_sha256=hello.node_certificate_sha256,
         registry_version=(hello.registry_version.number, hello.registry_version.sha256),
-        time_ms=hello.time,
+        time_ms=max(0, min(hello.time, TIME_MS_MAX)),
         nonce=hello.nonce[:64],
         digest=hello.digest,
         software=hello.software[:100],

@@ -99,13 +99,23 @@ def view(entries: Entries, at: int) -> EntryView:
             name = register.fields[0].name
             values[register.name] = (entries.columns[name][at], entries.removed[name][at])
         elif register.is_group:
-            values[register.name] = tuple(entries.columns[each.name][at] for each in register.fields)
+            values[register.name] = tuple(_frozen(entries.columns[each.name][at]) for each in register.fields)
         else:
-            values[register.name] = entries.columns[register.name][at]
+            values[register.name] = _frozen(entries.columns[register.name][at])
     by = None if entries.by is None else entries.by[at]
     return EntryView(
         entries.kind, entries.identities[at], entries.times[at], entries.is_new(at), values, entries.held, by
     )
+
+
+def _frozen(value: Any) -> Value:
+    """A set's value as writes carry it: they are kept in sets themselves."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _thawed(value: Value) -> Any:
+    """A write's value in wire form."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +284,11 @@ def shown_row(table: Table, state: RowState) -> dict[str, Any]:
             row.update((each.name, KEEP) for each in register.fields)
             continue
         if register.is_group:
-            row.update((each.name, None if value is None else value[at]) for at, each in enumerate(register.fields))
+            row.update(
+                (each.name, None if value is None else _thawed(value[at])) for at, each in enumerate(register.fields)
+            )
         else:
-            row[register.name] = value
+            row[register.name] = _thawed(value)
     return row
 
 

@@ -31,12 +31,17 @@ def check_admissible(batch: SealedBatch, tree_id: bytes, unit: str) -> None:
         raise Malformed("a batch claims to have seen a stream that cannot be")
 
 
-def check_origin(batch: SealedBatch, origin: Certified) -> None:
-    """The header's signature is its origin's, and the chunks are those that the header names. Raises BadSignature."""
+def check_signed(batch: SealedBatch, origin: Certified) -> None:
+    """The header's signature is its origin's. Raises BadSignature."""
     stream = batch.header.stream
     if (origin.unit, origin.epoch) != (stream.origin, stream.epoch):
         raise BadSignature("a batch is offered with another node's certificate")
     check_signature(origin.public_key, "batch", batch.header_bytes, batch.signature)
+
+
+def check_origin(batch: SealedBatch, origin: Certified) -> None:
+    """The header's signature is its origin's, and the chunks are those that the header names. Raises BadSignature."""
+    check_signed(batch, origin)
     for section, described in zip(batch.chunks, batch.header.sections, strict=True):
         for at, data in section.items():
             column = described.columns[at]

@@ -18,6 +18,7 @@ from sync_engine.exchange import (
     PeerForked,
     PeerHolds,
     PeerMet,
+    PeerRestored,
     Send,
     Ship,
     Span,
@@ -132,6 +133,21 @@ def test_a_fork_stops_that_stream_and_no_other() -> None:
     effects = one.on_frame(HeadsFrame((head(PARENT, 4, branch="theirs"),)))
     assert PeerForked(head(PARENT, 4, branch="theirs")) in effects
     assert effects[-1] == Ship(((Span(other.stream, None, other),),))
+
+
+def test_a_parent_does_not_stop_because_a_child_says_so() -> None:
+    """The child would have to show the batch: its word alone could stop its parent."""
+    unknown = head(PARENT, 3)
+    effects = met(PARENT, head(PARENT, 2), theirs=[unknown]).on_frame(Done())
+    assert effects == []
+
+
+def test_a_parent_that_was_restored_is_shown_its_own_batches() -> None:
+    one = side(CHILD, head(PARENT, 3))
+    one.on_frame(replace(hello(PARENT), digest=b"other"))
+    effects = one.on_frame(HeadsFrame((head(PARENT, 2),)))
+    assert PeerRestored(stream(PARENT)) in effects
+    assert effects[-1] == Ship(((Span(stream(PARENT), head(PARENT, 2), head(PARENT, 3)),),))
 
 
 @pytest.mark.parametrize("mine", [(), (head(CHILD, 2),)], ids=["nothing left", "an older image"])

@@ -15,7 +15,8 @@ import pytest
 
 from conflict.values import Epoch, Head, StreamId, UnitPath
 from node.storage.engine import execute
-from node.storage.inbox import REMAINDER_NOTES, SealFirst, Taken, refuse, take, verify
+from node.storage.inbox import REMAINDER_NOTES, SealFirst, Taken, refuse, take, take_proof, verify
+from node.storage.meta import check_not_fenced
 from node.storage.report import left_streams, waiting
 from sync_engine.batch import SealedBatch, encode_batch, encode_header, parse_batch, withhold
 from sync_engine.errors import (
@@ -28,6 +29,7 @@ from sync_engine.errors import (
     RuleBroken,
     WrongTree,
 )
+from sync_engine.frames import ForkProof
 from sync_engine.registry import BUILTIN, Table, parse_registry
 from tests.forging import PERSON, Stream, rows
 from tests.world import SHIPPED, World, WorldNode
@@ -277,7 +279,7 @@ def test_two_batches_at_one_number_freeze_that_stream_and_the_proof_is_kept(
     other = vang.batch(rows(MEMBER, ("1", 20, {"note": "other"})))
     for each in (first, one):
         hue.take(each.data)
-    assert hue.take(other.data) is Taken.FROZEN
+    assert hue.take(other.data) is Taken.FORKED
     assert hue.take(edit(vang, time=30, note="after").data) is Taken.FROZEN
     proof = hue.sql("SELECT first_header, first_signature, second_header, second_signature FROM _fork")
     assert proof == [(one.header_bytes, one.signature, other.header_bytes, other.signature)]
@@ -293,13 +295,51 @@ def test_a_batch_that_follows_another_one_than_is_held_freezes_the_stream(hue: W
     hue.take(born(vang).data)
     vang.last = None
     born(vang, note="another life")
-    assert hue.take(edit(vang, note="y").data) is Taken.FROZEN
+    assert hue.take(edit(vang, note="y").data) is Taken.FORKED
     assert left(hue) == [(str(vang.id), "frozen")]
+
+
+def test_a_proof_that_is_passed_on_freezes_the_stream_and_is_kept(hue: WorldNode, vang: Stream) -> None:
+    hue.take(born(vang).data)
+    with hue.write() as connection:
+        assert take_proof(connection, hue.context, fork_of(vang)) is Taken.FORKED
+    assert left(hue) == [(str(vang.id), "frozen")]
+    assert hue.sql("SELECT count(*) FROM _fork") == [(1,)]
+
+
+def test_a_proof_of_a_fork_of_its_own_fences_a_node(hue: WorldNode, world: World) -> None:
+    with hue.write() as connection:
+        assert take_proof(connection, hue.context, fork_of(Stream(world, HUE))) is Taken.OWN
+    with hue.read() as connection, pytest.raises(Fenced, match="restored"):
+        check_not_fenced(connection)
+
+
+@pytest.mark.parametrize("what", ["signed by another", "one batch twice", "two places"])
+def test_what_proves_no_fork_is_held_against_nobody(hue: WorldNode, vang: Stream, what: str) -> None:
+    hue.take(born(vang).data)
+    proof = fork_of(vang)
+    if what == "signed by another":
+        proof = ForkProof(proof.first, (proof.second[0], proof.first[1]))
+    elif what == "one batch twice":
+        proof = ForkProof(proof.first, proof.first)
+    else:
+        later = edit(vang, note="z")
+        proof = ForkProof(proof.first, (later.header_bytes, later.signature))
+    with hue.write() as connection, pytest.raises(RemoteFault):
+        take_proof(connection, hue.context, proof)
+    assert left(hue) == []
+
+
+def fork_of(stream: Stream) -> ForkProof:
+    """Two batches that its origin signed at one place."""
+    one = stream.batch(rows(MEMBER, ("1", 40, {"note": "one"})), keep=False)
+    other = stream.batch(rows(MEMBER, ("1", 40, {"note": "other"})))
+    return ForkProof((one.header_bytes, one.signature), (other.header_bytes, other.signature))
 
 
 def test_a_batch_of_its_own_that_a_node_does_not_have_fences_it(hue: WorldNode, world: World) -> None:
     mine = Stream(world, HUE)
-    assert hue.take(born(mine).data) is Taken.FROZEN
+    assert hue.take(born(mine).data) is Taken.OWN
     hue.sql("INSERT INTO member (unit, id, full_name, birth_date, sex) VALUES (?, '1', 'A', '1950', 'nam')", HUE)
     with pytest.raises(Fenced, match="restored"):
         hue.seal()

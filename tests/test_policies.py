@@ -87,6 +87,35 @@ def test_every_policy_is_total_and_blind_to_order_and_to_dots(
     assert (same.value, same.time, same.origin) == (winner.value, winner.time, winner.origin)
 
 
+ALIKE = {
+    "numbers": VALUES,
+    "groups": st.tuples(VALUES, st.sampled_from([None, "a", "b"])),
+    "elements": st.booleans(),
+    "sets": st.sampled_from([None, ("a",), ("a", "b"), ("b",)]),
+}
+
+
+@pytest.mark.parametrize("values", ALIKE.values(), ids=ALIKE)
+@given(data=st.data())
+def test_every_policy_chooses_alike_however_writes_are_grouped_and_repeated(
+    values: st.SearchStrategy[Value], data: st.DataObject
+) -> None:
+    """Commutative, associative and idempotent: the choice among choices is the choice among all."""
+    units = st.sampled_from([ROOT, HUE, DA_NANG, VANG])
+    some = st.lists(st.builds(write, values, st.integers(1, 3), units), min_size=1, max_size=4)
+    one, other, third = (data.draw(some) for _ in range(3))
+    order = data.draw(st.sampled_from([(), ("a", "b"), (-1, 3, 0)]))
+    for policy in Policy:
+
+        def choose(writes: list[Write], policy: Policy = policy) -> Write:
+            return shown(policy, writes, order=order)
+
+        winner = choose(one + other + third)
+        assert choose([choose(one + other), choose(third)]) == winner
+        assert choose([choose(one), choose(other + third)]) == winner
+        assert choose(third + one + other + one) == winner
+
+
 def test_a_conflict_is_different_values_and_not_several_writes() -> None:
     assert is_conflict([write("a"), write("b")])
     assert not is_conflict([write("a", 1), write("a", 2, HUE)])

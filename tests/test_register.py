@@ -61,6 +61,28 @@ def test_any_causal_order_gives_the_same_register(seed: int, steps: int) -> None
         assert one.held == expected
 
 
+@given(st.lists(st.tuples(st.sampled_from(UNITS), st.sampled_from("ab"), st.integers(1, 3)), max_size=8), st.randoms())
+def test_writes_that_saw_nothing_of_each_other_are_a_set(made: list[tuple[str, str, int]], chance: Random) -> None:
+    """Commutative, associative, idempotent: any order, and any of them again at once, come to the same."""
+    log = [write(value, Head(stream(unit), at, b"%d" % at), time) for at, (unit, value, time) in enumerate(made, 1)]
+    log = [Write(each.value, each.time * 100 + at, each.origin, each.dots) for at, each in enumerate(log)]
+    shuffled = chance.sample(log, len(log)) + chance.choices(log, k=3) if log else []
+    held = frozenset[Write]()
+    for new in shuffled:
+        held = add_write(held, new, Vector())
+    assert held == frozenset(log)
+
+
+@given(st.integers(0, 2**32))
+def test_a_write_that_comes_again_at_once_changes_nothing(seed: int) -> None:
+    chance, one = Random(seed), Replica("late.hue.vn")
+    for number in range(6):
+        new = write(chance.choice("ab"), Head(stream(chance.choice(UNITS)), number + 1, b"%d" % number), number)
+        seen = Vector.of(dot for each in one.held for dot in each.dots if chance.random() < 0.5)
+        one.held = add_write(one.held, new, seen)
+        assert add_write(one.held, new, seen) == one.held
+
+
 def test_taking_a_write_twice_changes_nothing() -> None:
     new = write("a", Head(stream("vn"), 1, b"1"))
     held = add_write(frozenset(), new, Vector())

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from node.session import for_peer
 from node.storage.inbox import Taken
+from node.storage.outbox import for_peer
 from node.storage.registries import current_registry
 from node.storage.report import set_aside
 from sync_engine.batch import parse_batch

@@ -29,7 +29,7 @@ def test_no_file_names_a_registry_a_machine_or_a_secret() -> None:
 
 
 def test_the_lock_is_pinned_by_hash() -> None:
-    for name in ("requirements.lock", "requirements-bootstrap.lock"):
+    for name in ("requirements.lock", "requirements-bootstrap.lock", "requirements-fuzz.lock"):
         text = (ROOT / name).read_text()
         pins = re.findall(r"^\S+==\S+", text, re.MULTILINE)
         assert pins

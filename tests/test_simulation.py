@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from conflict.values import Epoch, Head, StreamId, UnitPath
-from node.session import _freeze
 from node.storage.digests import digest_scope
 from sync_engine.batch import NO_PREV
 from sync_engine.errors import Fenced
@@ -178,9 +177,3 @@ def test_a_node_shown_another_batch_of_its_own_at_one_number_stops() -> None:
     exchange.on_frame(hello_of(PROVINCE, b"b"))
     with pytest.raises(Fenced):
         exchange.on_frame(HeadsFrame((theirs,)))
-
-
-def test_a_node_whose_own_stream_went_another_way_stops(world: World) -> None:
-    district = world.node(DISTRICT)
-    with district.write() as connection, pytest.raises(Fenced):
-        _freeze(connection, UnitPath(DISTRICT), head_of(1, b"b"))

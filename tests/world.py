@@ -17,13 +17,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from conflict.values import UnitPath
-from node.session import for_peer, hello_of
 from node.starter import starter_catalog
 from node.storage.batches import lacking, stored_batch
 from node.storage.certificates import keep_path, path_of
 from node.storage.context import Context
 from node.storage.engine import execute, open_engine
 from node.storage.inbox import SealFirst, Taken, apply_waiting, next_ready, take, verify
+from node.storage.outbox import for_peer, hello_of
 from node.storage.sealing import seal_next
 from node.storage.setup import name_unit, open_database, publish_root
 from sync_engine.batch import parse_batch

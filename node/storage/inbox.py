@@ -45,13 +45,16 @@ from node.storage.streams import (
     stream_row,
     streams,
 )
-from sync_engine.batch import SealedBatch, parse_batch
+from sync_engine.batch import SealedBatch, parse_batch, parse_header
 from sync_engine.certificates import verify_node_path
 from sync_engine.entries import Entries
-from sync_engine.errors import BadCertificate, RemoteFault, RuleBroken
+from sync_engine.errors import BadCertificate, Malformed, RemoteFault, RuleBroken
+from sync_engine.frames import ForkProof
 from sync_engine.names import REGISTRY
 from sync_engine.registry import Registry
-from sync_engine.verify import check_admissible, check_complete, check_origin, decode
+from sync_engine.verify import check_admissible, check_complete, check_origin, check_signed, decode
+
+LOST_HISTORY = "a batch of this node came back that it does not have: it was restored from an older copy, or runs twice"
 
 REMAINDER_NOTES = 500
 """Pending notes that may be sealed inside an applying transaction: more are sealed first, in transactions of their
@@ -66,6 +69,10 @@ class Taken(StrEnum):
     KNOWN = "known"
     GAP = "gap"
     FROZEN = "frozen"
+    FORKED = "forked"
+    """Another batch stands at its place: it is proof, and its stream is frozen."""
+    OWN = "own"
+    """This node signed it and does not know it: it has lost history, and is fenced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +134,20 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
     row = stream_row(connection, head.stream)
     if is_stored(connection, head.hash):
         return Outcome(Taken.KNOWN, row.held, Applied())
-    if row.state != OPEN:
-        return Outcome(Taken.FROZEN, row.held, Applied())
     if head.stream.origin == context.unit:
-        fence(connection, "a batch of this node came back that it does not have: it was restored or runs twice")
-        return Outcome(Taken.FROZEN, row.held, Applied())
+        fence(connection, LOST_HISTORY)
+        return Outcome(Taken.OWN, row.held, Applied())
     held_seq = 0 if row.held is None else row.held.seq
     if head.seq <= held_seq:
         note_fork(connection, context, row, batch)
+        return Outcome(Taken.FORKED, row.held, Applied())
+    if row.state != OPEN:
         return Outcome(Taken.FROZEN, row.held, Applied())
     if head.seq > held_seq + 1:
         return Outcome(Taken.GAP, row.held, Applied())
     if row.held is not None and batch.header.prev != row.held.hash:
         leave(connection, row.no, FROZEN, f"two batches at number {held_seq}: its node was restored or runs twice")
-        return Outcome(Taken.FROZEN, row.held, Applied())
+        return Outcome(Taken.FORKED, row.held, Applied())
     if batch.header.registry_version[0] < registry_at(connection, row.no, held_seq):
         leave(connection, row.no, REFUSED, f"batch {head.seq} names an older registry version than the one before it")
         return Outcome(Taken.FROZEN, row.held, Applied())
@@ -230,17 +237,49 @@ def apply_waiting(connection: Connection, context: Context, stream: StreamId) ->
 def note_fork(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> None:
     """Two signed batches at one place: keep both headers as proof and freeze the stream; everything else moves."""
     seq = batch.header.seq
-    found = batch_at(connection, row.no, seq)
     leave(connection, row.no, FROZEN, f"two batches at number {seq}: its node was restored or runs twice")
-    if found is None:
-        return
-    mine = found[2]
+    found = batch_at(connection, row.no, seq)
+    if found is not None:
+        mine = found[2]
+        _keep_proof(
+            *(connection, context, row.no, seq),
+            ForkProof((mine.header_bytes, mine.signature), (batch.header_bytes, batch.signature)),
+        )
+
+
+def take_proof(connection: Connection, context: Context, proof: ForkProof) -> Taken:
+    """Keep a proof that a peer passed on, and freeze the stream; fence this node where it is its own. Raises a
+    RemoteFault unless the stream's origin signed both."""
+    both = [
+        SealedBatch(b"", header, signature, parse_header(header), ())
+        for header, signature in (proof.first, proof.second)
+    ]
+    heads = [each.head for each in both]
+    if (heads[0].stream, heads[0].seq) != (heads[1].stream, heads[1].seq) or heads[0].hash == heads[1].hash:
+        raise Malformed("a proof of a fork shows no two batches at one place")
+    stream = heads[0].stream
+    path = path_of(connection, stream.origin, stream.epoch)
+    if path is None:
+        raise BadCertificate(f"no certificate of {stream.origin} has come for this proof")
+    for batch in both:
+        check_admissible(batch, context.tree_id, context.unit)
+        check_signed(batch, verify_node_path(path, context.tree_id))
+    if stream.origin == context.unit:
+        fence(connection, LOST_HISTORY)
+        return Taken.OWN
+    no, seq = stream_row(connection, stream).no, heads[0].seq
+    leave(connection, no, FROZEN, f"two batches at number {seq}: its node was restored or runs twice")
+    _keep_proof(connection, context, no, seq, proof)
+    return Taken.FORKED
+
+
+def _keep_proof(connection: Connection, context: Context, no: int, seq: int, proof: ForkProof) -> None:
+    """One a stream is enough, whatever else its origin has signed."""
     execute(
         connection,
-        "INSERT OR IGNORE INTO _fork"
-        " (stream, seq, first_header, first_signature, second_header, second_signature, noted_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (row.no, seq, mine.header_bytes, mine.signature, batch.header_bytes, batch.signature, context.now_ms()),
+        "INSERT INTO _fork (stream, seq, first_header, first_signature, second_header, second_signature, noted_ms)"
+        " SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM _fork WHERE stream = ?)",
+        (no, seq, *proof.first, *proof.second, context.now_ms(), no),
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from conflict.values import Head
 from node.storage.engine import bulk, execute
-from node.storage.streams import stream_row
+from node.storage.streams import find_stream
 from sync_engine.names import is_shared
 
 
@@ -62,12 +62,14 @@ def note_fenced(connection: Connection, unit: str, reason: str) -> None:
 
 
 def note_holds(connection: Connection, unit: str, heads: Iterable[Head]) -> None:
-    """The peer said, in this session, that it holds these durably."""
+    """The peer said, in this session, that it holds these durably. A stream of which nothing has come here is not
+    noted: names cost a peer nothing."""
+    known = [(find_stream(connection, head.stream), head) for head in heads]
     bulk(
         connection,
         "INSERT INTO _peer_head (unit, stream, seq, hash) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (unit, stream) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
-        [(unit, stream_row(connection, head.stream).no, head.seq, head.hash) for head in heads],
+        [(unit, row.no, head.seq, head.hash) for row, head in known if row is not None],
     )
 
 

@@ -20,8 +20,8 @@ import grpc.aio
 from conflict.values import UnitPath
 from node.keys import KeyStore, to_pem
 from node.local import context_of
-from node.session import hello_of
 from node.storage.engine import open_engine
+from node.storage.outbox import hello_of
 from node.transport import EXCHANGE, error_of
 from sync_engine.errors import ReplicationError
 from sync_engine.frames import Frame, Hello, decode, encode

@@ -240,6 +240,8 @@ class Observer:
             require(bool(found), lambda h=head: f"I17: {node.unit} acknowledges {h.stream} {h.seq} before it has it")  # type: ignore[misc]
 
     def heads_met(self, node: Process, frame: HeadsFrame) -> None:
+        """The parent's word tells a node that it lost history. A child's does not: it must show the batch, and then
+        the node is fenced."""
         stored = self.followed[node.unit].stored
         if any(head.stream.origin == node.unit and head.hash not in stored for head in frame.heads):
             self.followed[node.unit].knows = True

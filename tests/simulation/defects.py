@@ -139,7 +139,6 @@ def not_fenced() -> Places:
         (Exchange, "_refuse_to_repeat_history", lambda _exchange, _theirs: None),
         (inbox, "fence", lambda _connection, _reason: None),
         (session, "fence", lambda _connection, _reason: None),
-        (session, "_freeze", lambda _connection, _unit, _theirs: None),
     ]
 
 
@@ -220,10 +219,12 @@ def heads_go_back() -> Places:
 
 def forks_are_not_frozen() -> Places:
     return [
-        (session, "_freeze", lambda _connection, _unit, _theirs: None),
-        (inbox, "note_fork", lambda _connection, _context, _row, _batch: None),
         (inbox, "leave", lambda _connection, _no, _state, _reason: None),
     ]
+
+
+def proofs_stay_here() -> Places:
+    return [(session, "forks", lambda _connection, _child: [])]
 
 
 def clocks_are_absorbed() -> Places:

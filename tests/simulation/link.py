@@ -236,7 +236,7 @@ class End:
             self._reading.set_exception(item)
         else:
             match decoded(item):
-                case HeadsFrame() as heads:
+                case HeadsFrame() as heads if self.node.unit == self.child:
                     self.watch.heads_met(self.node, heads)
                 case Credit(total):
                     self._credit = max(self._credit, total)

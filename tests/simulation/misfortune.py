@@ -55,7 +55,16 @@ class Misfortune:
         if node.is_up and (node.unit not in self.images or self.rng.random() < 0.2) and self._happens("image"):
             self.images[node.unit] = self._image(node)
         if self.images and self._happens("restore"):
-            self._restore(self.rng.choice(sorted(self.images)))
+            older = [unit for unit, image in sorted(self.images.items()) if self._loses_history(unit, image)]
+            self._restore(self.rng.choice(older or sorted(self.images)))
+
+    def _loses_history(self, unit: str, image: Image) -> bool:
+        """Whether a node has sealed since: only then is anything wrong with its image."""
+        then, now = (
+            sum(stream[0] == unit for stream in followed.stored.values())
+            for followed in (image.followed, self.observer.followed[unit])
+        )
+        return then < now
 
     def _happens(self, fault: str) -> bool:
         return self.swarm.happens(self.rng, fault)

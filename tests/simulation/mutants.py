@@ -61,6 +61,7 @@ MUTANTS: dict[str, Mutant] = {
     "a row may be moved": Mutant("I8", defects.rows_may_be_moved),
     "a head goes back": Mutant("I9", defects.heads_go_back),
     "a fork is not frozen": Mutant("I10", defects.forks_are_not_frozen, "restored"),
+    "proofs of forks do not travel": Mutant("I10", defects.proofs_stay_here, "restored"),
     "clocks are absorbed": Mutant("I12", defects.clocks_are_absorbed),
     "credit is ignored": Mutant("I14", defects.credit_is_ignored),
     "one stream ends the session of all": Mutant("I15", defects.one_stream_ends_all, "hostile"),

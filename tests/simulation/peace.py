@@ -48,6 +48,7 @@ class Peace:
             if not fenced & {one.unit, other.unit}:
                 self._lost_history(one, other)
                 self._same_heads(one, other)
+                self._same_proofs(one, other)
                 self._same_digests(one, other)
                 self._same_conflicts(one, other)
 
@@ -65,12 +66,20 @@ class Peace:
                 )
 
     def are_level(self, one: Process, other: Process) -> bool:
-        """Whether two neighbours hold and have applied the same of what travels between them."""
-        both = (
+        """Whether two neighbours hold, have applied and know of the same of what travels between them."""
+        both = [
             {stream: row[:4] for stream, row in streams_of(node).items() if travels_on(stream[2], one.unit)}
             for node in (one, other)
-        )
-        return next(both) == next(both)
+        ]
+        return both[0] == both[1] and self._forks(one, one.unit) == self._forks(other, one.unit)
+
+    def _forks(self, node: Process, child: str) -> set[tuple[str, ...]]:
+        rows = node.query("SELECT DISTINCT origin, epoch, scope FROM _fork JOIN _stream ON _stream.no = stream")
+        return {row for row in rows if travels_on(row[2], child)}
+
+    def proofs(self) -> int:
+        """How many proofs of forks all nodes have, taken together."""
+        return sum(node.query("SELECT count(*) FROM _fork")[0][0] for node in self.nodes.values())
 
     def _lost_history(self, one: Process, other: Process) -> None:
         """I10, I11: a node whose neighbour holds batches of it that it does not know has stopped. These have not."""
@@ -102,6 +111,17 @@ class Peace:
             if is_frozen(row):
                 self.count(f"{row[-1]} stream")
                 require(self._may_be_left, lambda: f"I10: {one.unit} or {other.unit} left a stream")
+
+    def _same_proofs(self, one: Process, other: Process) -> None:
+        """I10: what proves a fork is known to all that go on; its origin does not."""
+        both = [self._forks(node, one.unit) for node in (one, other)]
+        for _ in both[0]:
+            self.count("fork proven")
+        require(
+            both[0] == both[1], lambda: f"I10: {one.unit} and {other.unit} know of other forks: {both[0] ^ both[1]}"
+        )
+        known = {origin for origin, _, _ in both[0]} & {one.unit, other.unit}
+        require(not known, lambda: f"I10: {known} goes on after a fork of its own")
 
     @property
     def _may_be_left(self) -> bool:

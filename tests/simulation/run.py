@@ -252,7 +252,7 @@ class Run:
                 self._start(node)
         depth = max(map(level_of, self.units))
         for turn in range(2 * depth + 2):
-            before = self.observer.progress
+            before = self.observer.progress, self.peace.proofs()
             for child in self.rng.sample(self.units[1:], len(self.units) - 1):
                 if turn and self.peace.are_level(self.nodes[child], self.nodes[str(parent_of(child))]):
                     continue  # they would tell each other so, and end
@@ -261,7 +261,7 @@ class Run:
                     session = self.sessions[child]
                     self._to_its_end(child)
                     self._judge(session)
-            if self.observer.progress == before:
+            if before == (self.observer.progress, self.peace.proofs()):
                 break  # another round would say the same
 
     def _judge(self, session: Session) -> None:
