@@ -9,6 +9,7 @@ docs/decisions/0002.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -75,7 +76,11 @@ def open_async_engine(path: Path) -> AsyncEngine:
     async def create(*_args: object, **_kwargs: object) -> aiosqlite.Connection:
         connection = aiosqlite.Connection(lambda: _connect(str(path)), iter_chunk_size=64)
         connection._thread.daemon = True  # an unclosed one must not keep the process from ending
-        return await connection
+        try:
+            return await connection
+        except Exception:
+            await asyncio.to_thread(connection._thread.join)  # it would report to a loop that may be closed by then
+            raise
 
     engine = create_async_engine(
         f"sqlite+dongbo_async:///{path}",

@@ -72,6 +72,8 @@ class Observer:
         self.places: dict[tuple[Stream, int], bytes] = {}
         """Every place that an origin has sealed, by its first batch there."""
         self.restored: set[str] = set()
+        self.two_lives: set[str] = set()
+        """Nodes whose key has signed two batches at one place without their database's knowing."""
 
     def committed(self, node: Process) -> None:
         """Called after each commit, before anything else happens."""

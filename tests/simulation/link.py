@@ -13,7 +13,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 
-from conflict.values import UnitPath
+from conflict.values import Head, UnitPath
 from node.local import Node
 from node.session import IDLE_S, faults_noted
 from node.session import Session as ProductionSession
@@ -37,6 +37,7 @@ class Line:
     rates: dict[str, float] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
     """Receivers that nothing reaches: one name is a one-way partition, two a whole one."""
+    on_equivocated: Callable[[Head, Head], None] = lambda _one, _other: None
     slow: int = 1
     """A frame moves on one in so many turns."""
     overheard: list[bytes] = field(default_factory=list)
@@ -64,6 +65,9 @@ class Line:
             data = forged(data)
         elif is_batch and self._is_by_sender(to, data) and self.happens("poisoned"):
             data = poisoned(data)
+        elif is_batch and self.happens("equivocated"):
+            before, data = opened(data), equivocated(data)
+            self.on_equivocated(before.head, opened(data).head)
         queue.append(data)
         if not is_batch:
             return
@@ -98,6 +102,13 @@ def poisoned(data: bytes) -> bytes:
     batch = opened(data)
     first, *others = batch.header.sections
     header = replace(batch.header, sections=(replace(first, rows=first.rows + 1), *others))
+    return signed_again(batch, encode_header(header), header.stream.origin)
+
+
+def equivocated(data: bytes) -> bytes:
+    """Another batch at the same place, signed by its origin: as if it had had two lives."""
+    batch = opened(data)
+    header = replace(batch.header, again=not batch.header.again)
     return signed_again(batch, encode_header(header), header.stream.origin)
 
 

@@ -40,7 +40,10 @@ class Peace:
         fenced = {unit for unit, node in self.nodes.items() if node.is_fenced}
         for unit in sorted(fenced):
             self.count("fenced")
-            require(unit in self.observer.restored, lambda u=unit: f"I11: {u} is fenced and was never restored")  # type: ignore[misc]
+            require(
+                unit in self.observer.restored | self.observer.two_lives,
+                lambda u=unit: f"I11: {u} is fenced and was never restored",  # type: ignore[misc]
+            )  # type: ignore[misc]
         for child in self.nodes:
             if parent_of(child) is None:
                 continue

@@ -18,7 +18,7 @@ from unittest import mock
 import structlog
 from structlog import DropEvent
 
-from conflict.values import level_of
+from conflict.values import Head, level_of
 from sync_engine import exchange
 from sync_engine.errors import Fenced
 from sync_engine.names import parent_of
@@ -76,7 +76,7 @@ class Run:
             *(self._stop, self._count, self._say),
         )
         self.peace = Peace(self.nodes, self.truth, self.observer, self.rng, self._count)
-        self.peace.is_hostile = "poisoned" in self.swarm.rates
+        self.peace.is_hostile = bool({"poisoned", "equivocated"} & self.swarm.rates.keys())
 
     def _eagerness(self, unit: str, hottest: str) -> float:
         if not self.swarm.crowded:
@@ -141,6 +141,12 @@ class Run:
             if parent_of(unit):
                 rates = {fault: rate for fault, rate in self.swarm.rates.items() if self.rng.random() < 0.7}
                 self.lines[unit] = Line(self.rng, self._count, (unit, str(parent_of(unit))), rates)
+                self.lines[unit].on_equivocated = self._equivocated
+
+    def _equivocated(self, one: Head, other: Head) -> None:
+        self._say(f"{one.stream} {one.seq} goes out as {other.hash.hex()[:8]}, too")
+        self.truth.equivocated(one.hash, other.hash)
+        self.observer.two_lives.add(one.stream.origin)
 
     # --- one turn ---
 

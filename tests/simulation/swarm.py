@@ -36,10 +36,12 @@ SMALL_CREDIT = 5_000
 RESTORES = {"image": (0.1, 0.3), "restore": (0.01, 0.04), "clone": (0.0, 1.0)}
 CROWDED = {"reorder": 0.8, "loss": 0.2, "cut": 0.02}
 HOSTILE = {"poisoned": (0.05, 0.3)}
-KINDS = {"mixed": 0.4, "crowded": 0.25, "restored": 0.25, "hostile": 0.1}
+FORKED = {"equivocated": (0.05, 0.25)}
+KINDS = {"mixed": 0.4, "crowded": 0.2, "restored": 0.2, "hostile": 0.1, "forked": 0.1}
 """Shares of the seeds. Crowded: everybody writes one row within a few milliseconds, over a line on which nothing comes
 in order. Restored: what follows a restore is not healed yet, so the others must not suffer it. Hostile: an origin
-breaks rules with its own key, and its streams are left; nothing else may suffer."""
+breaks rules with its own key, and its streams are left; nothing else may suffer. Forked: somewhere on the way a batch
+has a twin that its origin signed, too."""
 
 MUST_FIRE = (
     "local write",
@@ -49,6 +51,10 @@ MUST_FIRE = (
     "forged",
     "poisoned",
     "refused stream",
+    "equivocated",
+    "batch forked",
+    "fork proven",
+    "frozen stream",
     "repeat",
     "replay",
     "reorder",
@@ -75,7 +81,7 @@ MUST_FIRE = (
     "batch known",
 )
 """A batch of seeds in which one of these never happened proves nothing."""
-RARE = ("frozen stream", "batch waiting")
+RARE = ("batch waiting",)
 """The same for a large batch."""
 
 
@@ -107,8 +113,9 @@ class Swarm:
             swarm.credit = SMALL_CREDIT
         if kind == "restored":
             swarm.rates.update({fault: rng.uniform(*span) for fault, span in RESTORES.items()})
-        elif kind == "hostile":
-            swarm.rates.update({fault: rng.uniform(*span) for fault, span in HOSTILE.items()})
+        elif kind in ("hostile", "forked"):
+            its = HOSTILE if kind == "hostile" else FORKED
+            swarm.rates.update({fault: rng.uniform(*span) for fault, span in its.items()})
         elif kind == "crowded":
             swarm.ids, swarm.hot, swarm.crowded = 1, 1, True
             swarm.clock, swarm.rates = (0,) * 30 + (1,), dict(CROWDED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.simulation.model import BY_NUMBER, Register, Table, identity, readable, scope_of
@@ -196,6 +196,14 @@ class Truth:
             assert not writes, f"I2: {node} threw away its notes of {key}: {writes}"
         else:
             self.batches[batch].extend(writes)
+
+    def equivocated(self, one: bytes, other: bytes) -> None:
+        """A batch has a twin that was signed at the same place, with the same in it."""
+        twins = [replace(write, batch=other) for write in self.batches.get(one, ())]
+        self.batches[other] = twins
+        for write in twins:
+            if (write.place, one) in self.times:
+                self.times[(write.place, other)] = self.times[(write.place, one)]
 
     def registers(self, applied: Iterable[bytes]) -> dict[Place, list[Write]]:
         """The oracle: of the writes in these batches, those that no other of them had seen."""
