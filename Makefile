@@ -51,10 +51,11 @@ simulation: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
 mutants: $(READY)  ## break the product in each known way: every way must be noticed
-	@$(BIN)/python -m tests.simulation --mutants --seeds 60
+	@$(BIN)/python -m tests.simulation --mutants --seeds 200
 
 crash: $(READY)  ## kill real processes at every statement and system call; cut the power; fill the disk
 	@$(BIN)/python -m tests.crash
+	@$(BIN)/python -m tests.crash --mutants
 
 hostile: $(READY)
 	@$(BIN)/python -m tests.hostile --count $(HOSTILE) --seed $(FIRST_SEED)

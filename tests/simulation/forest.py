@@ -49,9 +49,9 @@ def folder() -> Path:
     return Path(mkdtemp(dir=_base()))
 
 
-def shape(number: int, nodes: tuple[int, int] = (4, 12)) -> tuple[str, ...]:
+def shape(number: int, nodes: tuple[int, int]) -> tuple[str, ...]:
     """A tree of so many units, least and most, three or four levels, the root first."""
-    rng = Random(f"shape {number} {nodes[1]}")
+    rng = Random(f"shape {number} {nodes}")
     size, levels = rng.randint(*nodes), rng.choice([3, 4])
     units = ["vn", "p0.vn", "d0.p0.vn"] + (["c0.d0.p0.vn"] if levels == 4 else [])
     while len(units) < size:

@@ -65,7 +65,7 @@ class Line:
             data = forged(data)
         elif is_batch and self._is_by_sender(to, data) and self.happens("poisoned"):
             data = poisoned(data)
-        elif is_batch and self.happens("equivocated"):
+        elif is_batch and opened(data).header.stream.origin not in self.ends and self.happens("equivocated"):
             before, data = opened(data), equivocated(data)
             self.on_equivocated(before.head, opened(data).head)
         queue.append(data)

@@ -15,7 +15,7 @@ from tests.simulation.process import Process
 from tests.simulation.registers import NodeCheck
 from tests.simulation.truth import Truth
 
-SCOPES = 3
+SCOPES = 1
 """Scopes of a pair whose digests are compared: the registers of all are compared with the truth in any case."""
 
 Streams = dict[tuple[str, str, str], tuple[int, bytes, int, bytes, str]]

@@ -56,7 +56,7 @@ class Run:
         self.seed, self.outcome = seed, Outcome(seed)
         self.rng = Random(seed)
         self.swarm = Swarm.drawn(self.rng, long=long, kind=kind)
-        self.units = forest.shape(self.rng.randrange(forest.SHAPES), (20, 60) if long else (4, 12))
+        self.units = forest.shape(self.rng.randrange(forest.SHAPES), self.swarm.nodes)
         self.home = forest.folder()
         self.now, self.tick = forest.BEGAN_MS, 0
         self.truth = Truth()

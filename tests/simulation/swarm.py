@@ -35,9 +35,9 @@ SMALL_CREDIT = 5_000
 """Bytes: two of a short run's largest batches."""
 RESTORES = {"image": (0.1, 0.3), "restore": (0.01, 0.04), "clone": (0.0, 1.0)}
 CROWDED = {"reorder": 0.8, "loss": 0.2, "cut": 0.02}
-HOSTILE = {"poisoned": (0.05, 0.3)}
-FORKED = {"equivocated": (0.05, 0.25)}
-KINDS = {"mixed": 0.4, "crowded": 0.2, "restored": 0.2, "hostile": 0.1, "forked": 0.1}
+HOSTILE = {"poisoned": (0.1, 0.4)}
+FORKED = {"equivocated": (0.2, 0.6)}
+KINDS = {"mixed": 0.45, "crowded": 0.15, "restored": 0.2, "hostile": 0.1, "forked": 0.1}
 """Shares of the seeds. Crowded: everybody writes one row within a few milliseconds, over a line on which nothing comes
 in order. Restored: what follows a restore is not healed yet, so the others must not suffer it. Hostile: an origin
 breaks rules with its own key, and its streams are left; nothing else may suffer. Forked: somewhere on the way a batch
@@ -78,11 +78,10 @@ MUST_FIRE = (
     "fenced",
     "open conflict",
     "batch gap",
+    "batch waiting",
     "batch known",
 )
 """A batch of seeds in which one of these never happened proves nothing."""
-RARE = ("batch waiting",)
-"""The same for a large batch."""
 
 
 @dataclass
@@ -94,6 +93,8 @@ class Swarm:
     hot: int
     """Units whose rows everybody writes: without them concurrent edits would be rare."""
     check_every: int
+    nodes: tuple[int, int]
+    """The least and the most that its tree may have."""
     rates: dict[str, float] = field(default_factory=dict)
     crowded: bool = False
     credit: int | None = None
@@ -105,8 +106,8 @@ class Swarm:
     def drawn(cls, rng: Random, *, long: bool, kind: str | None = None) -> Swarm:
         kind = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
         rates = {fault: rng.uniform(*span) for fault, span in RATES.items() if rng.random() < 0.6}
-        ticks = rng.randint(2_000, 5_000) if long else rng.randint(100, 240)
-        swarm = cls(ticks, rng.choice([1, 2, 4]), rng.choice([1, 1, 2, 3]), 400 if long else 60, rates)
+        ticks = rng.randint(2_000, 5_000) if long else rng.randint(70, 180)
+        swarm = cls(ticks, rng.choice([1, 2, 4]), rng.choice([1, 1, 2, 3]), 400 if long else 60, (4, 10), rates)
         if rates.get("crash") and rng.random() < 0.7:
             rates["power cut"] = rng.uniform(*POWER_CUTS)
         if not long and rng.random() < 0.4:
@@ -118,7 +119,10 @@ class Swarm:
             swarm.rates.update({fault: rng.uniform(*span) for fault, span in its.items()})
         elif kind == "crowded":
             swarm.ids, swarm.hot, swarm.crowded = 1, 1, True
+            swarm.ticks, swarm.nodes = rng.randint(120, 240), (6, 12)
             swarm.clock, swarm.rates = (0,) * 30 + (1,), dict(CROWDED)
+        if long:
+            swarm.ticks, swarm.nodes = ticks, (20, 60)
         return swarm
 
     def happens(self, rng: Random, fault: str) -> bool:
