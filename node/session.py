@@ -161,10 +161,17 @@ class Session:
         while (data := await self._next_frame()) is not None:
             frame = decode(data)
             if frame is not None:
-                await self._perform(self._exchange.on_frame(frame))
+                await self._perform(await self._heard(frame))
                 self._credit.set()
         await self._inbox.join()  # a peer that was told of a refusal waits for no answer to what it sent after
         self._end()
+
+    async def _heard(self, frame: Frame) -> list[Effect]:
+        try:
+            return self._exchange.on_frame(frame)
+        except Fenced as fault:  # before anything else: other sessions of this node may be about to seal
+            await self.node.database.write(fence, str(fault))
+            raise
 
     async def _next_frame(self) -> bytes | None:
         """The next frame, or None when the peer has ended its side."""

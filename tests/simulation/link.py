@@ -20,7 +20,7 @@ from node.session import Session as ProductionSession
 from node.storage.inbox import Outcome
 from sync_engine.batch import SealedBatch, encode_batch, encode_header, parse_batch
 from sync_engine.errors import LinkFault, RemoteFault, ReplicationError
-from sync_engine.frames import Ack, BatchFrame, Credit, Frame, HeadsFrame, decode, encode
+from sync_engine.frames import Ack, BatchFrame, Credit, Frame, HeadsFrame, Hello, decode, encode
 from tests.simulation.checks import require
 from tests.simulation.identities import IDENTITIES
 from tests.simulation.loop import Loop
@@ -176,6 +176,9 @@ class End:
         self.queue: deque[bytes | LinkFault | None] = deque()
         """None: the other side has ended its session; a fault: the connection broke here."""
         self.is_dead = self.is_cut = False
+        self._introduced = False
+        self.met: HeadsFrame | None = None
+        """The parent's heads: what they tell is known once the session is over, and lost if the process dies in it."""
         self.violation: AssertionError | None = None
         self._loop = loop
         self._sent = self._credit = 0
@@ -247,8 +250,10 @@ class End:
             self._reading.set_exception(item)
         else:
             match decoded(item):
-                case HeadsFrame() as heads if self.node.unit == self.child:
-                    self.watch.heads_met(self.node, heads)
+                case Hello():
+                    self._introduced = True
+                case HeadsFrame() as heads if self.node.unit == self.child and self._introduced:
+                    self.met = heads
                 case Credit(total):
                     self._credit = max(self._credit, total)
             self._reading.set_result(item)
@@ -323,6 +328,8 @@ class Session:
             self._told.add(end.node.unit)
             fault = end.ended_with()
             other = self.ends[end.peer]
+            if end.met is not None and not isinstance(fault, SimulatedCrash):
+                self.watch.heads_met(end.node, end.met)
             if fault is None:
                 other.hang_up(None)
             elif isinstance(fault, SimulatedCrash):
