@@ -15,6 +15,7 @@ from functools import partial
 from tests.simulation import forest
 
 PROCESSES = 2
+TELL_EVERY = 250
 ENOUGH = 300
 """So many seeds must between them have seen every fault fire."""
 
@@ -70,8 +71,13 @@ def many(seeds: range, given: argparse.Namespace) -> int:
 
     began, counts, failed = time.monotonic(), Counter[str](), 0
     with ProcessPoolExecutor(PROCESSES, initializer=prepare) as pool:
-        for seed, failure, found in pool.map(partial(run_one, given=given), seeds):
+        for done, (seed, failure, found) in enumerate(pool.map(partial(run_one, given=given), seeds), 1):
             counts.update(found)
+            if done % TELL_EVERY == 0 and done < len(seeds):
+                left_s = (time.monotonic() - began) / done * (len(seeds) - done)
+                print(
+                    f"{done} of {len(seeds)} seeds, {failed} failed, about {left_s / 60:.0f} minutes left", flush=True
+                )
             if failure is not None:
                 failed += 1
                 print(f"seed {seed}: {failure}", flush=True)
