@@ -1,81 +1,8 @@
-"""Every sentence the command line says, in one catalogue, so that Vietnamese can follow.
-
-Role: keys to English. Errors carry their own sentences, because they are part of what went wrong.
-"""
+"""What the demo says."""
 
 from __future__ import annotations
 
-_ENGLISH = {
-    "init.done": "{unit} ({name}) is the root of a new tree.",
-    "init.next": "Next: 'dongbo run' here, and 'dongbo invite LABEL --name NAME' for each unit below.",
-    "invite.done": "An invitation for {unit} ({name}), good once and until {until}:",
-    "invite.next": "On that unit's machine: dongbo join TOKEN",
-    "invite.written": "Written to {file}. Carry it to that unit's machine and run: dongbo join {file}",
-    "join.done": "{unit} ({name}) has joined its tree.",
-    "join.next": "Next: 'dongbo run' keeps it in step; 'dongbo status' shows how it stands.",
-    "sync.done": "In step with {peer} after {seconds} s. Batches sent: {sent}, received: {received};"
-    " rows changed: {rows}.",
-    "sync.same": "In step with {peer} after {seconds} s: nothing had changed.",
-    "sync.conflicts": "New conflicts: {count}. See 'dongbo conflicts'.",
-    "sync.refused": "Left aside: {reason}",
-    "sync.progress": "sent {sent_batches}, received {received_batches} batches ...",
-    "verify.ok": "Stored batches proven: {batches}. Each is as its origin sealed it, and none is missing.",
-    "verify.bad": "Of {batches} stored batches, {bad} are not as they should be:",
-    "verify.progress": "{batches} of {of} batches proven ...",
-    "conflicts.none": "No conflicts.",
-    "conflicts.more": "... and {count} older ones: 'dongbo conflicts --json' has them all.",
-    "conflict.open": "open: waits for a person",
-    "conflict.settled": "settled",
-    "conflict.overturned": "overturned",
-    "conflict.overwritten": "overwritten",
-    "conflict.superseded": "superseded",
-    "conflict.won": "won",
-    "conflict.lost": "lost",
-    "conflict.shown": "shown for now",
-    "conflict.waits": "waits beside it",
-    "conflict.kept": "record edited",
-    "conflict.deleted": "record deleted",
-    "conflict.rule": "rule '{policy}'",
-    "conflict.where": "{table} {key} of {scope}, field {field}",
-    "never": "never",
-    "status.service": "service",
-    "status.runs": "running",
-    "status.rests": "not running ('dongbo run' starts it)",
-    "status.records": "records",
-    "status.parent": "parent",
-    "status.root": "none: this is the root of the tree",
-    "status.last": "last in step {at}",
-    "status.to_send": "to send up",
-    "status.nothing": "nothing: the parent has everything",
-    "status.unsent": "edits not yet sealed: {pending}; batches not yet with the parent: {batches}",
-    "status.look": "look here",
-    "status.children": "Units below",
-    "column.unit": "unit",
-    "column.name": "name",
-    "column.state": "state",
-    "column.seen": "last seen",
-    "column.behind": "behind by",
-    "column.remark": "remark",
-    "column.level": "level",
-    "column.node": "node",
-    "state.ok": "in step",
-    "state.late": "late",
-    "state.failing": "failing",
-    "state.stale": "silent for a day",
-    "state.never": "never met",
-    "state.fenced": "stopped: needs recovery",
-    "state.revoked": "revoked",
-    "look.fenced": "This node has stopped: {reason}. Run 'dongbo recover'.",
-    "look.conflicts": "Conflicts that wait for a decision: {count}. See 'dongbo conflicts --open'.",
-    "look.held": "Values held back from the tables: {count}.",
-    "look.waiting": "Batches that wait: {count}, for {causes}.",
-    "look.left": "{stream} is {state}: {reason}.",
-    "look.set_aside": "{table}/{key} of {unit} stays here and does not travel: {reason}.",
-    "look.clock": "This machine's clock is {minutes} minutes off the parent's: set it.",
-    "unit.has_node": "has a node",
-    "unit.no_node": "no node yet",
-    "unit.invited": "invited until {until}",
-    # --- the demo ---
+ENGLISH = {
     "demo.title": "dongbo demo, {today}: a whole administration on this machine. All members are made up.",
     "demo.head_tree": "1. The units: each has its own service, its own keys, its own database",
     "demo.making": "making keys and certificates, starting services ...",
@@ -157,11 +84,4 @@ _ENGLISH = {
     "demo.rows_differ": "the tables of {name} differ from those of {unit}",
     "demo.wrong_count": "{count} members, but {expected} were expected",
     "demo.leaked": "{name} holds fields that it may not read",
-    "error": "dongbo: {message}",
-    "hint": "        {hint}",
 }
-
-
-def say(key: str, /, **values: object) -> str:
-    """A sentence with its values in place. Raises KeyError for one that does not exist."""
-    return _ENGLISH[key].format(**values)

@@ -1,0 +1,16 @@
+"""Every sentence the command line says, in one catalogue, so that Vietnamese can follow.
+
+Role: keys to English, a module for each part of the day. Errors carry their own sentences, because they are part of
+what went wrong.
+"""
+
+from __future__ import annotations
+
+from node.messages import accidents, bulk, daily, demonstration, registries
+
+_ENGLISH = {**daily.ENGLISH, **bulk.ENGLISH, **accidents.ENGLISH, **registries.ENGLISH, **demonstration.ENGLISH}
+
+
+def say(key: str, /, **values: object) -> str:
+    """A sentence with its values in place. Raises KeyError for one that does not exist."""
+    return _ENGLISH[key].format(**values)
