@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.loading import load_runs
 from bench.pair import Pair, make_pair, running
 from bench.records import COLUMNS, INSERT, UNIT, captured, floor_seconds, rows_of, uncaptured
 
@@ -100,6 +101,19 @@ def capture_figures(folder: Path, runs: int, count: int = 20_000) -> list[Figure
     ]
 
 
+def load_figures(folder: Path, runs: int, count: int) -> list[Figure]:
+    """Bulk entry by the command line, process start included."""
+    found = load_runs(folder, count, runs)
+    return [
+        Figure(
+            f"load of {count:,} members / bare insert, no triggers", [run.first_s / run.bare_s for run in found], "x", 3
+        ),
+        Figure("the same file again / bare insert", [run.again_s / run.bare_s for run in found], "x"),
+        Figure("load: others wait to write, per 100,000 rows", [run.writing_s * 1e5 / count for run in found], "s"),
+        Figure("memory, load", [run.peak_mb for run in found], "MB", 150),
+    ]
+
+
 def main() -> int:
     options = argparse.ArgumentParser(prog="bench", description=__doc__)
     options.add_argument("--members", type=int, default=100_000)
@@ -119,6 +133,7 @@ def main() -> int:
                 Figure(f"initial sync of {chosen.large:,} members / floor", [large.initial / large.floor], "x"),
             ]
         figures += capture_figures(folder, min(3, chosen.runs))
+        figures += load_figures(folder, min(3, chosen.runs), chosen.members)
     print(f"{'what':58} {'median':>10} {'':12} {'spread':20} {'goal':12} verdict")
     for figure in figures:
         print(figure.line())

@@ -1,18 +1,23 @@
 """``node.toml``: what an operator may change about one node.
 
 Role: read, check and write a home's configuration; errors name the file and the key.
-Reach: the standard library, sync_engine.names.
+Reach: the standard library, node.opening and node.cron for what a schedule may say, sync_engine.names.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from conflict.values import UnitPath
+from node.cron import parse_cron
+from node.opening import parse_blackout, parse_window
 from node.platform import write_private
 from sync_engine.errors import LocalFault, NotSetUp
 from sync_engine.names import check_unit
@@ -22,29 +27,46 @@ class BadConfig(LocalFault):
     """node.toml says something that cannot be."""
 
 
+SECONDS_MAX = 366 * 24 * 3600
+"""Longer than a year is a slip of the keyboard."""
+
+RATE_KBIT_S_MIN = 128
+"""Over a slower line the largest frame takes longer than either side waits (IDLE_S, PATIENCE_MS)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When to call the parent. ``cron`` (five fields) wins over ``every_s``; ``on_change`` adds a call as soon as
-    something is sealed. ``jitter_s`` spreads children that share a timetable; after failures the wait doubles up to
-    ``backoff_max_s``."""
+    """When to call the parent, and how fast to speak. ``cron`` (five fields, one or several) wins over ``every_s``;
+    ``on_change`` adds a call as soon as something is sealed. Calls are made by themselves only within ``windows``
+    (none: at all times) and not on days of ``blackout``; by hand always. ``jitter_s`` spreads children that share a
+    timetable; after failures the wait doubles up to ``backoff_max_s``. ``rate_kbit_s`` bounds each direction of the
+    line (0: unlimited). ``time_zone`` is that of ``cron``, ``windows`` and ``blackout``."""
 
     every_s: float = 300
-    cron: str = ""
+    cron: tuple[str, ...] = ()
     on_change: bool = True
     jitter_s: float = 5
     backoff_max_s: float = 900
     time_zone: str = "Asia/Ho_Chi_Minh"
+    windows: tuple[str, ...] = ()
+    blackout: tuple[str, ...] = ()
+    rate_kbit_s: float = 0
+
+
+AT_ONCE, BY_HAND = "at once", "by hand"
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One node. ``listen`` is where it waits for children (none: it has none), ``address`` what they dial."""
+    """One node. ``listen`` is where it waits for children (none: it has none), ``address`` what they dial.
+    ``registry`` says when a newer version of the registry changes the tables here: as it arrives, or by hand."""
 
     unit: UnitPath
     name: str
     parent_address: str = ""
     listen: str = ""
     address: str = ""
+    registry: str = AT_ONCE
     schedule: Schedule = field(default_factory=Schedule)
 
     @property
@@ -70,53 +92,103 @@ def load(home: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: {error}", hint="mend the line, or put the file back from a backup") from error
     sync = raw.pop("sync", {})
-    schedule = _checked(path, Schedule, sync, "sync.")
+    if not isinstance(sync, dict):
+        raise BadConfig(f"{path}: sync must be a section", hint="write [sync] on a line of its own")
+    schedule = _schedule(path, sync)
     raw["unit"] = check_unit(str(raw.get("unit", "")))
     values = _values(path, Config, raw, "", skip={"schedule"})
+    if values.get("registry", AT_ONCE) not in (AT_ONCE, BY_HAND):
+        raise BadConfig(f"{path}: registry must be {_toml(AT_ONCE)} or {_toml(BY_HAND)}")
     return Config(schedule=schedule, **values)
 
 
-def _checked(path: Path, kind: type[Schedule], raw: dict[str, Any], prefix: str) -> Schedule:
-    return kind(**_values(path, kind, raw, prefix, skip=set()))
+def _schedule(path: Path, raw: dict[str, Any]) -> Schedule:
+    """Raises BadConfig."""
+    if isinstance(cron := raw.get("cron"), str):  # one, as older versions wrote it
+        raw = {**raw, "cron": [cron] if cron.strip() else []}
+    schedule = Schedule(**_values(path, Schedule, raw, "sync.", skip=set()))
+    try:
+        zone = ZoneInfo(schedule.time_zone)
+    except (KeyError, ValueError, OSError):  # a name that is not there, or none that could be
+        raise BadConfig(
+            f"{path}: sync.time_zone: there is no time zone {schedule.time_zone!r}",
+            hint='write one such as "Asia/Ho_Chi_Minh" or "UTC"',
+        ) from None
+    readers: dict[str, Callable[[str], object]] = {
+        "cron": lambda text: parse_cron(text, zone),
+        "windows": parse_window,
+        "blackout": parse_blackout,
+    }
+    for key, read in readers.items():
+        for text in getattr(schedule, key):
+            try:
+                read(text)
+            except ValueError as error:
+                raise BadConfig(f"{path}: sync.{key}: {text!r} is not understood", hint=str(error)) from None
+    if 0 < schedule.rate_kbit_s < RATE_KBIT_S_MIN:
+        raise BadConfig(f"{path}: sync.rate_kbit_s must be 0 (unlimited) or at least {RATE_KBIT_S_MIN}")
+    return schedule
 
 
 def _values(path: Path, kind: type[Any], raw: dict[str, Any], prefix: str, skip: set[str]) -> dict[str, Any]:
     """Known keys of the right type, or BadConfig."""
-    wanted = {each.name: each for each in fields(kind) if each.name not in skip}
+    wanted = {each.name: str(each.type) for each in fields(kind) if each.name not in skip}
     found: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in wanted:
             known = ", ".join(prefix + name for name in wanted)
             raise BadConfig(f"{path}: there is no setting {prefix}{key}", hint=f"known are {known}")
-        expected: tuple[type, ...] = {"float": (int, float), "bool": (bool,)}.get(str(wanted[key].type), (str,))
-        if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
-            raise BadConfig(f"{path}: {prefix}{key} must be a {wanted[key].type}")
-        if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-            raise BadConfig(f"{path}: {prefix}{key} must not be negative")
-        found[key] = value
+        found[key] = _value(wanted[key], value, f"{path}: {prefix}{key}", largest=SECONDS_MAX)
     return found
+
+
+def _value(wanted: str, value: Any, where: str, largest: float) -> Any:
+    """A value of the type that its field has. Raises BadConfig."""
+    match wanted, value:
+        case "bool", bool():
+            return value
+        case "float", int() | float() if not isinstance(value, bool):
+            if not 0 <= value <= largest or math.isnan(value):
+                raise BadConfig(f"{where} must be between 0 and {largest}")
+            return value
+        case "tuple[str, ...]", list() if all(isinstance(each, str) for each in value):
+            return tuple(value)
+        case (("str" | "UnitPath"), str()):
+            return value
+    words = {"bool": "true or false", "float": "a number", "tuple[str, ...]": 'a list of texts, such as ["...", "..."]'}
+    raise BadConfig(f"{where} must be {words.get(wanted, 'text in quotes')}")
 
 
 def save(home: Path, config: Config) -> None:
     """Write node.toml, readable by its owner alone."""
+    schedule = config.schedule
     lines = [
         f"unit = {_toml(config.unit)}",
         f"name = {_toml(config.name)}",
         f"parent_address = {_toml(config.parent_address)}  # where the parent listens, HOST:PORT",
         f"listen = {_toml(config.listen)}  # where this node waits for children; empty: it has none",
         f"address = {_toml(config.address)}  # what children dial, where it differs from listen",
+        f"registry = {_toml(config.registry)}  # when new versions change the tables: 'at once' or 'by hand'",
         "",
         "[sync]  # when to call the parent",
-        f"every_s = {config.schedule.every_s}",
-        f"cron = {_toml(config.schedule.cron)}  # five fields, such as '0 1,13 * * *'; empty: every_s counts",
-        f"on_change = {_toml(config.schedule.on_change)}  # also as soon as something has been edited",
-        f"jitter_s = {config.schedule.jitter_s}",
-        f"backoff_max_s = {config.schedule.backoff_max_s}",
-        f"time_zone = {_toml(config.schedule.time_zone)}",
+        f"every_s = {schedule.every_s}  # seconds between calls",
+        f"cron = {_toml(_one_or_several(schedule.cron))}  # five fields, or a list of such; empty: every_s counts",
+        f"on_change = {_toml(schedule.on_change)}  # also as soon as something has been edited",
+        f"jitter_s = {schedule.jitter_s}  # spreads units that share a timetable over so many seconds",
+        f"backoff_max_s = {schedule.backoff_max_s}  # after failures the wait doubles, up to this",
+        f"time_zone = {_toml(schedule.time_zone)}  # of cron, windows and blackout",
+        f"windows = {_toml(schedule.windows)}  # when calls are allowed, such as '22:00-05:00'; empty: at all times",
+        f"blackout = {_toml(schedule.blackout)}  # days without calls: '2027-02-05..2027-02-12', '30/04'",
+        f"rate_kbit_s = {schedule.rate_kbit_s}  # of the line, in each direction; 0: unlimited",
         "",
     ]
     write_private(path_of(home), "\n".join(lines).encode())
 
 
-def _toml(value: str | bool) -> str:
+def _toml(value: str | bool | tuple[str, ...]) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _one_or_several(texts: tuple[str, ...]) -> str | tuple[str, ...]:
+    """A single one stands alone, as older versions read it."""
+    return texts if len(texts) > 1 else "".join(texts)

@@ -2,7 +2,8 @@
 
 Role: one request a connection, JSON by line: the command and its arguments, then progress, then the answer or a typed
 error.
-Reach: asyncio, node.platform. Invariant: only the owner of the home can open the socket.
+Reach: asyncio, node.platform. Invariant: only the owner of the home can open the socket; a
+command whose client has gone away is given up, as Ctrl-C gives up one that runs without a service.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from sync_engine.errors import ReplicationError
 
 log = structlog.get_logger()
 
+CANCEL_S = 1.0
+
 
 class Control:
     """The service's side."""
@@ -30,6 +33,7 @@ class Control:
     def __init__(self, node: Node) -> None:
         self.node = node
         self._server: asyncio.Server | None = None
+        self._work: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         self._server = await platform.serve_private(self.node.home, self._answer, LINE_BYTES_MAX)
@@ -37,6 +41,8 @@ class Control:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+            for work in tuple(self._work):
+                await _give_up(work)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._server.wait_closed(), 2)
             platform.forget_private(self.node.home)
@@ -47,7 +53,11 @@ class Control:
 
         try:
             request = json.loads(await reader.readline())
-            answer = {"answer": await run(self.node, str(request["command"]), request["arguments"], tell)}
+            work = asyncio.create_task(run(self.node, str(request["command"]), request["arguments"], tell))
+            answer = {"answer": await self._while_asked(work, reader)}
+        except asyncio.CancelledError:
+            writer.close()
+            return
         except ReplicationError as error:
             answer = {"error": {"code": error.code, "message": str(error), "hint": error.hint}}
         except Exception:
@@ -58,6 +68,25 @@ class Control:
             await writer.drain()
             writer.close()
             await writer.wait_closed()
+
+    async def _while_asked(self, work: asyncio.Task[Any], reader: asyncio.StreamReader) -> Any:
+        """The work's answer. A client that goes away, by Ctrl-C or otherwise, has given it up."""
+        self._work.add(work)
+        gone = asyncio.create_task(reader.read(1))  # a client says nothing more
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            await _give_up(work)
+            self._work.discard(work)
+        return work.result()
+
+
+async def _give_up(work: asyncio.Task[Any]) -> None:
+    """End a command where it can be ended; one that is done is left as it is."""
+    while not work.done():
+        work.cancel()  # again and again: wait_for of Python 3.11 may lose one cancellation
+        await asyncio.wait({work}, timeout=CANCEL_S)
 
 
 async def run(node: Node, name: str, arguments: Mapping[str, Any], progress: Progress) -> Any:

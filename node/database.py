@@ -1,8 +1,9 @@
 """Runs storage functions for the service: reads side by side, writes one at a time and with pauses.
 
 Role: transactions, the writer's turn, errors of the disk in words.
-Reach: node.storage. Invariant: no write transaction is longer than WRITE_MS_MAX by design, and none follows another
-for so long that a foreign client with a busy timeout of a second is refused.
+Reach: node.storage. Invariant: no write transaction is longer than WRITE_MS_MAX by design, a load's excepted
+(docs/decisions/0018), and none follows another for so long that a foreign client with a busy timeout of a second is
+refused.
 """
 
 from __future__ import annotations

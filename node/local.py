@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
+import structlog
 from sqlalchemy import Connection
 
 from node import config as configs
@@ -23,10 +25,17 @@ from node.storage.certificates import keep_path
 from node.storage.context import Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
+from node.storage.registries import is_due
 from node.storage.sealing import seal_next
 from node.storage.setup import open_database
+from node.timetable import NextCall
 from sync_engine.chunks import SALT_BYTES
 from sync_engine.errors import Fenced, RuleBroken
+
+log = structlog.get_logger()
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DIGEST_TRIES = 5
 
@@ -54,13 +63,16 @@ def database_path(home: Path) -> Path:
 
 @dataclass
 class Node:
-    """A home that has been set up. Made with ``open``; whoever opens it holds the home's lock."""
+    """A home that has been set up. Made with ``open``; whoever opens it holds the home's lock. A service's scheduler
+    keeps ``next_call`` and is told by ``on_in_step`` of each session with the parent that ended well, in seconds."""
 
     home: Path
     config: Config
     keys: KeyStore
     context: Context
     database: Database
+    next_call: NextCall | None = None
+    on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
 
     @classmethod
     async def open(cls, home: Path) -> Self:
@@ -68,7 +80,10 @@ class Node:
         config = configs.load(home)
         keys = KeyStore.load(home)
         node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
+        node.context.registry_by_hand = config.registry == configs.BY_HAND
         await node.database.write(_start, node.context, keys.node_path)
+        if await node.database.read(is_due, node.context):
+            await node.apply_ready()  # this software, or the operator, is ready for what waited
         return node
 
     async def close(self) -> None:
@@ -83,7 +98,11 @@ class Node:
 
     async def seal_next(self) -> bool:
         """Seal one batch; False when nothing was pending."""
-        return await self.database.write_late(seal_next, self.context) is not None
+        sealed = await self.database.write_late(seal_next, self.context)
+        if sealed is not None and sealed.braked and sealed.head is not None:
+            scope = sealed.head.stream.scope
+            log.warning("brake pulled", scope=scope, seq=sealed.head.seq, hint="'dongbo status' says what to do")
+        return sealed is not None
 
     async def digest(self, scope: str) -> ScopeDigest | None:
         """A scope's digests, kept for the next time; None when its edits cannot be sealed."""
@@ -105,10 +124,17 @@ class Node:
         return await self.database.read(verify, self.context, data)
 
     async def take(self, verified: Verified) -> Outcome:
-        """Store a batch, and apply it if its causes are here; what is pending is sealed before."""
+        """Store a batch, and apply it if its causes are here."""
+        return await self.rewrite(take, verified)
+
+    async def rewrite(
+        self, work: Callable[Concatenate[Connection, Context, P], R], *args: P.args, **more: P.kwargs
+    ) -> R:
+        """Run ``work(connection, context, ...)``, which rewrites a table and says SealFirst while too much is pending
+        to be sealed in passing."""
         while True:
             try:
-                return await self.database.write(take, self.context, verified)
+                return await self.database.write(work, self.context, *args, **more)
             except SealFirst:
                 await self.seal()
 

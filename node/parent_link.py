@@ -23,6 +23,7 @@ from node.keys import Pending
 from node.link import StreamLink
 from node.local import Node
 from node.session import Session, Summary, faults_noted
+from node.throttle import throttled
 from node.transport import ENROL, EXCHANGE, channel_to, error_of
 from sync_engine.errors import LinkFault, LocalFault, Malformed
 from sync_engine.names import parent_of
@@ -53,14 +54,24 @@ async def sync_with_parent(node: Node, progress: Callable[[Summary], None] = lam
     parent = parent_of(node.config.unit)
     if parent is None:
         raise NoParent(f"{node.config.unit} is the root of its tree")
-    async with faults_noted(node, parent):
-        return await _dial(node, parent, progress)
-
-
-async def _dial(node: Node, parent: UnitPath, progress: Callable[[Summary], None]) -> Summary:
     address = node.config.parent_address
-    keys = node.keys
-    channel = channel_to(address, parent, key=keys.tls_key_pem, chain=keys.tls_chain_pem, root=keys.tls_root_pem)
+    async with faults_noted(node, parent), throttled(address, node.config.schedule.rate_kbit_s) as near:
+        summary = await _dial(node, parent, near, progress)
+    node.on_in_step(summary.seconds)
+    return summary
+
+
+async def _dial(node: Node, parent: UnitPath, near: str, progress: Callable[[Summary], None]) -> Summary:
+    """One session by way of ``near``: the parent's address, or a relay that leads there."""
+    address, keys = node.config.parent_address, node.keys
+    channel = channel_to(
+        near,
+        parent,
+        key=keys.tls_key_pem,
+        chain=keys.tls_chain_pem,
+        root=keys.tls_root_pem,
+        relayed=near != address,
+    )
     try:
         await _connected(channel, address)
         call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(EXCHANGE)()

@@ -39,9 +39,14 @@ SHIPPED_REGISTRY = Path(__file__).parent / "registry" / "membership.toml"
 
 def read_registry(path: Path | None) -> Registry:
     """The registry a root publishes. Raises RegistryError, which names the line."""
-    raw = (path or SHIPPED_REGISTRY).read_bytes()
+    return parse_registry(read_text(path or SHIPPED_REGISTRY))
+
+
+def read_text(path: Path) -> str:
+    """A registry's text. Raises RegistryError, which names the line, where it is none."""
+    raw = path.read_bytes()
     try:
-        return parse_registry(raw.decode())
+        return raw.decode()
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise RegistryError("this is not text in UTF-8", line=line, hint="save the file as UTF-8") from error

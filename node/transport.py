@@ -30,14 +30,21 @@ from sync_engine.names import dns_name
 SERVICE = "dongbo.v1.SyncService"
 EXCHANGE, ENROL = f"/{SERVICE}/Exchange", f"/{SERVICE}/Enrol"
 
+PATIENCE_MS = 360_000
+"""Over a slow line a ping waits behind what was written before it, and the largest frame takes nearly six minutes at
+the lowest rate that node.toml allows."""
+
 _LIMITS = [
     ("grpc.max_receive_message_length", FRAME_BYTES_MAX + 1024),
     ("grpc.max_send_message_length", FRAME_BYTES_MAX + 1024),
     ("grpc.keepalive_time_ms", 30_000),  # a half-open link is noticed
-    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", PATIENCE_MS),
 ]
 SERVER_OPTIONS = [
     *_LIMITS,
+    # gRPC gives it to TCP as well (TCP_USER_TIMEOUT), where Linux counts all the time in which a child takes less than
+    # we could send: a child that keeps to a rate needs so long for the largest frame.
+    ("grpc.keepalive_timeout_ms", PATIENCE_MS),
     ("grpc.max_concurrent_streams", 4),  # of one connection; more are told to wait, not dropped
     ("grpc.max_connection_age_ms", 3_600_000),  # a certificate that ended does not live on in an open connection
     ("grpc.max_connection_age_grace_ms", 600_000),
@@ -46,11 +53,21 @@ SERVER_OPTIONS = [
 ]
 
 
-def channel_to(address: str, unit: str, *, key: bytes, chain: bytes, root: bytes) -> grpc.aio.Channel:
-    """A channel to ``unit`` at ``address``; whoever answers must hold that unit's certificate. PEM throughout."""
+DIRECT = [("grpc.keepalive_timeout_ms", 60_000)]
+RELAYED = [
+    ("grpc.keepalive_time_ms", 2**31 - 1),  # it would break a relay that takes its time (TCP_USER_TIMEOUT, as above)
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment does not lead to this machine
+]
+
+
+def channel_to(
+    address: str, unit: str, *, key: bytes, chain: bytes, root: bytes, relayed: bool = False
+) -> grpc.aio.Channel:
+    """A channel to ``unit`` at ``address`` (``relayed``: a relay in this process, which sees itself that the line is
+    not dead); whoever answers must hold that unit's certificate. PEM throughout."""
     credentials = grpc.ssl_channel_credentials(root_certificates=root, private_key=key, certificate_chain=chain)
     options = [
-        *_LIMITS,
+        *(dict(_LIMITS) | dict(RELAYED if relayed else DIRECT)).items(),
         ("grpc.ssl_target_name_override", dns_name(unit)),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_reconnect_backoff_ms", 2_000),  # a parent that is back is met soon; who calls waits 20 s in all

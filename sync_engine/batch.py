@@ -53,8 +53,19 @@ class SectionHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of the batches from ``from_seq`` on that were sealed under the origin's brake. ``undone``: the
+    (table, register) that were changed back, so that what those batches wrote there is never shown; empty where they
+    were released."""
+
+    from_seq: int
+    undone: frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class BatchHeader:
-    """What an origin signs. ``registry_version`` is (number, SHA-256 of the TOML)."""
+    """What an origin signs. ``registry_version`` is (number, SHA-256 of the TOML). ``braked``: it waits at its
+    receivers for a later batch of its stream that ``settles`` it."""
 
     tree_id: bytes
     stream: StreamId
@@ -64,6 +75,8 @@ class BatchHeader:
     registry_version: tuple[int, bytes]
     again: bool
     sections: tuple[SectionHeader, ...]
+    braked: bool = False
+    settles: Settlement | None = None
 
     @property
     def entries(self) -> int:
@@ -141,15 +154,33 @@ def encode_header(header: BatchHeader) -> bytes:
             )
             for section in header.sections
         ],
+        braked=header.braked,
+        settles=None if header.settles is None else _settlement_to_wire(header.settles),
     ).SerializeToString()
+
+
+def _settlement_to_wire(settles: Settlement) -> batch_pb2.Settlement:
+    undone = [batch_pb2.Undone(table=table, register=register) for table, register in sorted(settles.undone)]
+    return batch_pb2.Settlement(from_seq=settles.from_seq, undone=undone)
+
+
+def _settlement_from_wire(header: batch_pb2.BatchHeader) -> Settlement | None:
+    if not header.HasField("settles"):
+        return None
+    settles = header.settles
+    if header.braked or not 1 <= settles.from_seq < header.seq:
+        raise Malformed("a batch settles what does not come before it")
+    return Settlement(settles.from_seq, frozenset((each.table, each.register) for each in settles.undone))
 
 
 def parse_header(data: bytes) -> BatchHeader:
     """Raises Malformed or LimitExceeded; the tree, the chain and the signature are judged elsewhere."""
     if len(data) > limits.HEADER_BYTES_MAX:
         raise LimitExceeded("a batch header is too large")
-    once = dict.fromkeys((1, 2, 3, 4, 5, 6, 7, 9, 10), 1)
+    once = dict.fromkeys((1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 13), 1)
     spans = guard(data, {**once, 8: limits.SEEN_MAX, 11: limits.SECTIONS_MAX})
+    for start, end in spans[13]:
+        guard(data[start:end], {1: 1, 2: limits.UNDONE_MAX})
     columns = sum(len(guard(data[a:b], {1: 1, 2: 1, 3: 1, 4: limits.COLUMNS_MAX})[4]) for a, b in spans[11])
     if columns > limits.COLUMNS_TOTAL_MAX:
         raise LimitExceeded("a batch header names too many columns")
@@ -179,6 +210,8 @@ def parse_header(data: bytes) -> BatchHeader:
         registry_version=version,
         again=message.again,
         sections=tuple(_section_from_wire(section) for section in message.sections),
+        braked=message.braked,
+        settles=_settlement_from_wire(message),
     )
     _check_sizes(header)
     return header
@@ -201,7 +234,7 @@ def _check_sizes(header: BatchHeader) -> None:
     packed = sum(column.compressed_size for section in header.sections for column in section.columns)
     if (
         header.entries > limits.ENTRIES_MAX
-        or header.entries < 1
+        or (header.entries < 1 and header.settles is None)
         or any(not section.rows for section in header.sections)
     ):
         raise LimitExceeded(f"a batch holds 1 to {limits.ENTRIES_MAX} entries and no empty section")

@@ -47,9 +47,17 @@ class ColumnDigest:
         return sha256(b"".join(each.digest() for each in self.hashes)).digest()
 
 
+EMPTY = ColumnDigest().value()
+"""A column's digest where no row has anything in it."""
+
+
 def scope_digest(columns: Mapping[str, bytes], readable_by_all: Iterable[str]) -> bytes:
-    """One value for a scope: over the columns that every level may read, by name."""
+    """One value for a scope: over the columns that every level may read, by name.
+
+    A column in which nothing has been written is left out: a registry version that adds it changes no scope by that,
+    so two nodes of different versions compare like two of one.
+    """
     digest = sha256()
-    for name in sorted(readable_by_all):
+    for name in sorted(each for each in readable_by_all if columns[each] != EMPTY):
         digest.update(name.encode() + b"\0" + columns[name])
     return digest.digest()

@@ -4,6 +4,7 @@ ReplicationError          hint= says what an operator can do
 ├── RemoteFault           the peer sent it          -> leave that stream or link, say so, let the others go on
 │   ├── Malformed, BadSignature, BadCertificate, OutOfScope, WrongTree, IncompatibleVersion, LimitExceeded, Forked,
 │   │   RuleBroken
+│   ├── NotYet             nobody's fault: it can be judged later -> not taken now, asked for again
 │   └── Refused           the peer said no          -> tell the operator the peer's words
 ├── LocalFault            our store, setup or input -> stop this command, change nothing, tell the operator
 │   ├── BadName, RegistryError, BadInput, BadInvitation, RowTooLarge
@@ -74,6 +75,10 @@ class RuleBroken(RemoteFault):
     def __init__(self, message: str, *, head: Head) -> None:
         super().__init__(message, hint=f"{head.stream.origin} must look into what its node sealed")
         self.head = head
+
+
+class NotYet(RemoteFault):
+    """A batch that cannot be judged before something else has come: nothing is held against anybody."""
 
 
 class Forked(RemoteFault):

@@ -51,7 +51,9 @@ _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(
 _WRITTEN_DATE = re.compile(r"(?:(?:([0-9]{1,2})[/.-])?([0-9]{1,2})[/.-])?([0-9]{4})")
 _DIGITS = re.compile(r"[0-9]+")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
-_YES, _NO = frozenset({"1", "true", "yes", "có"}), frozenset({"0", "false", "no", "không"})
+_YES = frozenset({"1", "true", "yes", "x", "có", "đúng"})
+_NO = frozenset({"0", "false", "no", "không", "sai"})
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
 
 
 # -- what is right, value by value ------------------------------------------------------------------------------------
@@ -139,6 +141,8 @@ def _int(field: Field, raw: object) -> int:
 def _real(field: Field, raw: object) -> float:
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):
         raise _bad(field, "must be a number")
+    if isinstance(raw, str) and _DECIMAL_COMMA.fullmatch(raw):
+        raw = raw.replace(",", ".")
     try:
         number = float(raw)
     except (ValueError, OverflowError):
@@ -182,7 +186,10 @@ def _timestamp(field: Field, raw: object) -> str:
 def _enum(field: Field, raw: object) -> str:
     text = _text(field, raw)
     if text not in field.values:
-        raise _bad(field, "must be one of " + ", ".join(map(str, field.values)))
+        meant = [str(value) for value in field.values if str(value).casefold() == text.casefold()]
+        if len(meant) != 1:
+            raise _bad(field, "must be one of " + ", ".join(map(str, field.values)))
+        text = meant[0]
     return text
 
 

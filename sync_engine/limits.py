@@ -31,6 +31,9 @@ ROW_BYTES_MAX = 1024 * 1024
 SECTIONS_MAX = 64
 COLUMNS_MAX = 512
 COLUMNS_TOTAL_MAX = 8_192
+UNDONE_MAX = 1_024
+"""Registers that one settlement names."""
+
 SEEN_MAX = 4_096
 """Entries of one ``seen_delta``: depth times epochs; a thousand restores would still fit."""
 

@@ -1,7 +1,8 @@
 """Reads a registry's TOML text and refuses what could not be replicated, naming the line.
 
-Role: from text to ``Registry``; every rule a registry must keep is here or in registry_check.
-Reach: sync_engine.registry_model, registry_check, errors.
+Role: from text to ``Registry``; every rule a registry must keep is here or in registry_check, what a next version must
+keep in registry_plan.
+Reach: sync_engine.registry_model, registry_check, registry_plan, errors.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sync_engine.registry_model import (
     Table,
     registers_of,
 )
+from sync_engine.registry_plan import refusals
 
 REGISTRY_BYTES_MAX = 1 << 20
 LEVELS_MAX = 16
@@ -90,37 +92,20 @@ def parse_registry(toml: str) -> Registry:
     return _Reader(toml, document).registry()
 
 
+def successor_faults(old: Registry, new: Registry) -> list[RegistryError]:
+    """Each reason why ``new`` may not follow ``old`` in one tree, with its line in the new text."""
+    lines = _Lines(new.toml)
+    return [RegistryError(each.message, line=lines.of(each.path)) for each in refusals(old, new)]
+
+
 def check_successor(old: Registry, new: Registry) -> None:
     """Raises RegistryError, with the line in the new text, unless ``new`` may follow ``old`` in one tree.
 
-    A register that took another shape would differ between nodes that met the change between different batches.
+    A register that took another shape would differ between nodes that met the change between different batches, and
+    what has gone from the registry would be gone from the tables.
     """
-    lines = _Lines(new.toml)
-
-    def fail(message: str, *path: str) -> RegistryError:
-        return RegistryError(message, line=lines.of(path))
-
-    if new.version <= old.version:
-        raise fail(f"version must be more than {old.version}, the one in use", "version")
-    if new.levels != old.levels:
-        raise fail(f"levels cannot change; they are {', '.join(old.levels)}", "levels")
-    if tuple(new.tables)[: len(old.tables)] != tuple(old.tables):
-        raise fail(f"tables keep their places, new ones come after: {', '.join(old.tables)}", "tables")
-    for name, before in old.tables.items():
-        after = new.tables[name]
-        if after.catalogue != before.catalogue:
-            raise fail(f"{name}: catalogue cannot change; make a new table", "tables", name, "catalogue")
-        for field in before.fields:
-            if after.has(field.name) and (what := _reshaped(field, after.field(field.name))):
-                message = f"{name}.{field.name}: {what} cannot change; make a new field"
-                raise fail(message, "tables", name, "fields", field.name)
-
-
-def _reshaped(old: Field, new: Field) -> str:
-    for what in ("type", "kind", "group"):
-        if getattr(old, what) != getattr(new, what):
-            return what
-    return "merging by union" if (old.policy is Policy.UNION) != (new.policy is Policy.UNION) else ""
+    for fault in successor_faults(old, new):
+        raise fault
 
 
 class _Reader:

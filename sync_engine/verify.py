@@ -13,7 +13,7 @@ from conflict.values import level_of
 from sync_engine.batch import SealedBatch, SectionKind
 from sync_engine.certificates import Certified, check_signature
 from sync_engine.entries import Entries, decode_section
-from sync_engine.errors import BadSignature, Malformed, OutOfScope, WrongTree
+from sync_engine.errors import BadSignature, Malformed, NotYet, OutOfScope, WrongTree
 from sync_engine.names import is_held_by, may_write, unit_of
 from sync_engine.registry import Registry
 
@@ -54,7 +54,9 @@ def check_complete(batch: SealedBatch, registry: Registry | None, level: int) ->
     and taking it would show nothing where its origin wrote something.
 
     While the header's registry version has not come, only the row's own unit and its parent know what is theirs.
+    Whoever else lacks a chunk cannot tell whether it was theirs: taken now, nobody would look again. Raises NotYet.
     """
+    is_whole = True
     unit_level = level_of(unit_of(batch.header.stream.scope))
     for section, described in zip(batch.chunks, batch.header.sections, strict=True):
         table = None if registry is None else registry.all_tables.get(described.table)
@@ -70,6 +72,9 @@ def check_complete(batch: SealedBatch, registry: Registry | None, level: int) ->
                 or (table is not None and known and table.may_read(table.field(name), level, unit_level))
             ):
                 raise BadSignature("a chunk that this level may read has been left out of a batch")
+            is_whole = False
+    if registry is None and not is_whole:
+        raise NotYet(f"registry version {batch.header.registry_version[0]} must be here before this batch is taken")
 
 
 def decode(batch: SealedBatch, registry: Registry) -> list[Entries]:

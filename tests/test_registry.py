@@ -212,24 +212,65 @@ def test_writing_may_be_narrower_than_reading() -> None:
     assert (field.read_up_to, field.write_from) == (1, 1)
 
 
-V1 = with_fields('a = { type = "set" }', 'b = { type = "text" }')
+V1 = with_fields(
+    'a = { type = "set" }', 'b = { type = "text" }',
+    'c = { type = "enum", values = ["p", "q"], required = true }', 'd = { type = "int", values = [1] }',
+    'e = { type = "text", digits = 3, group = "g" }', 'f = { type = "date", partial = true, required = true }',
+    'h = { type = "text", digits = 3, group = "g" }',
+) + '[tables.u]\n[tables.u.fields]\na = { type = "text", read_up_to = "middle" }\n'  # fmt: skip
 V2 = V1.replace("version = 1", "version = 2")
+C, F = (
+    'c = { type = "enum", values = ["p", "q"], required = true }\n',
+    'f = { type = "date", partial = true, required = true }\n',
+)
+E = 'e = { type = "text", digits = 3, group = "g" }\n'
 SUCCESSORS = {
     "the same version": (V1, 1, "version"),
     "other levels": (V2.replace("middle", "centre"), 3, "levels"),
-    "another type": (V2.replace('"text"', '"date"'), 7, "t.b: type"),
-    "another group": (V2.replace('"text"', '"text", group = "g"'), 7, "t.b: group"),
+    "another type": (V2.replace('b = { type = "text"', 'b = { type = "date"'), 7, "t.b: type"),
+    "another group": (V2.replace('b = { type = "text"', 'b = { type = "text", group = "k"'), 7, "t.b: group"),
     "a set merged by union": (V2.replace('"set"', '"set", merge = "union"'), 6, "t.a: merging by union"),
     "a table that became a catalogue": (V2.replace("[tables.t]", "[tables.t]\ncatalogue = true"), 5, "catalogue"),
-}
+    "no such table any more": (V2[: V2.index("[tables.u]")], 1, "table u is missing: its rows would be lost"),
+    "a table before the others": (
+        V2.replace("[tables.t]", '[tables.z.fields]\na = { type = "int" }\n[tables.t]'), 1, "tables keep their places",
+    ),
+    "no such field any more": (V2.replace('b = { type = "text" }\n', ""), 5, "t.b is missing: its values"),
+    "a field that became required": (V2.replace('"text" }', '"text", required = true }'), 7, "t.b: required"),
+    "a field no longer required": (V2.replace(C, C.replace(", required = true", "")), 8, "t.c: required"),
+    "a new required field": (V2.replace(C, C + 'z = { type = "text", required = true }\n'), 9, "t.z: a new field"),
+    "required fields in another order": (V2.replace(C, "").replace(F, F + C), 5, "required fields keep their order"),
+    "a group's fields in another order": (
+        V2.replace(E, "").replace("[tables.u]", E + "[tables.u]"), 5, "fields of group g keep their order",
+    ),
+    "a new field in a group": (V2.replace(C, C + 'z = { type = "text", group = "g" }\n'), 9, "group g cannot get"),
+    "an enum's value taken away": (V2.replace('["p", "q"]', '["q"]'), 8, "t.c: values cannot be taken away.*: p"),
+    "an int's value taken away": (V2.replace("[1]", "[2, 3]"), 9, "t.d: values cannot be taken away.*: 1"),
+    "digits set": (V2.replace('b = { type = "text" }', 'b = { type = "text", digits = 2 }'), 7, "t.b: digits"),
+    "other digits": (V2.replace("digits = 3", "digits = 4"), 10, "t.e: digits"),
+    "whole dates only": (V2.replace("partial = true, ", ""), 11, "t.f: partial"),
+    "fewer readers": (V2.replace('b = { type = "text" }', 'b = { type = "text", read_up_to = "low" }'), 7, "t.b: read"),
+    "more readers": (V2.replace(', read_up_to = "middle"', ""), 15, "u.a: read_up_to cannot change"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("toml", "line", "words"), SUCCESSORS.values(), ids=SUCCESSORS)
-def test_a_version_may_not_give_a_register_another_shape(toml: str, line: int, words: str) -> None:
+def test_a_version_that_would_lose_something_may_not_follow(toml: str, line: int, words: str) -> None:
     with pytest.raises(RegistryError, match=f"^registry line {line}: .*{words}"):
         check_successor(parse_registry(V1), parse_registry(toml))
 
 
-def test_a_version_may_add_fields_and_change_who_reads_and_how_it_merges() -> None:
-    newer = V2.replace('"text"', '"text", merge = "local", read_up_to = "low"') + 'c = { type = "int" }\n'
+def test_an_int_may_not_be_given_a_list_of_values_later() -> None:
+    free = V1.replace(", values = [1]", "")
+    with pytest.raises(RegistryError, match=r"t\.d: values cannot be named later"):
+        check_successor(parse_registry(free), parse_registry(V2))
+
+
+def test_a_version_may_add_and_loosen_and_change_how_a_field_merges() -> None:
+    newer = (
+        V2.replace('b = { type = "text" }', 'n = { type = "int" }\nb = { type = "text", merge = "local", label = "B" }')
+        .replace('["p", "q"]', '["r", "q", "p"]').replace(", values = [1]", "").replace(", digits = 3", "")
+        + 'z = { type = "text", read_up_to = "middle" }\n'
+        + '[tables.v]\n[tables.v.fields]\na = { type = "int", required = true }\n'
+    )  # fmt: skip
     check_successor(parse_registry(V1), parse_registry(newer))

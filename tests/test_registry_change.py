@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from node.storage import adoption
 from node.storage.inbox import Taken
 from node.storage.outbox import for_peer
-from node.storage.registries import current_registry
+from node.storage.registries import current_registry, is_due
 from node.storage.report import set_aside
 from sync_engine.batch import parse_batch
 from sync_engine.errors import BadSignature
@@ -18,7 +19,7 @@ from sync_engine.registry import parse_registry
 from tests.forging import PERSON, Stream, rows
 from tests.test_apply import live
 from tests.test_digest import digest
-from tests.test_sealing import insert
+from tests.test_sealing import insert, shift
 from tests.world import SHIPPED, World, WorldNode
 
 VANG, HUE, ROOT = "phu-vang.hue.vn", "hue.vn", "vn"
@@ -161,6 +162,100 @@ def test_a_version_that_cannot_follow_never_leaves_the_root(world: World, toml: 
 def test_only_the_root_publishes(world: World) -> None:
     with pytest.raises(Exception, match="only the root publishes a registry"):
         world.node(HUE).sql("INSERT INTO _registry (unit, id, toml) VALUES ('vn', '2', ?)", AWARDS)
+
+
+# -- rows with rivals --------------------------------------------------------------------------------------------------
+
+
+def rivals(world: World, name: str, below: Any, above: Any) -> None:
+    """The district and the province write one field without knowing of each other; the province is later."""
+    insert(world.node(VANG), "8")
+    world.settle(2)
+    world.node(VANG).sql(f"UPDATE member SET {name} = ?", below)
+    world.node(VANG).seal()
+    world.now += 1000
+    world.node(HUE).sql(f"UPDATE member SET {name} = ?", above)
+    shift(world.node(HUE), 1000)
+    world.settle(3)
+
+
+RULES = {
+    "latest becomes earliest": ("note", ("x", "y"), ("", 'merge = "earliest"'), "y", "x"),
+    "superior becomes local": ("status", ("official", "exempt"), ("", 'merge = "local"'), "exempt", "official"),
+    "latest becomes a person's": ("note", ("x", "y"), ("", 'merge = "review"'), "y", "y"),
+    "a person's becomes superior": ("citizen_id", ("1" * 12, "2" * 12), ("", 'merge = "superior"'), "2", "2"),
+    "other values are the greatest": (
+        "political_theory", ("sơ cấp", "cao cấp"),
+        ('["sơ cấp", "trung cấp", "cao cấp", "cử nhân"]', '["cử nhân", "cao cấp", "trung cấp", "sơ cấp"]'),
+        "cao cấp", "sơ cấp",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "writes", "rule", "before", "after"), RULES.values(), ids=RULES)
+def test_rows_with_rivals_are_shown_by_the_new_rule(
+    world: World, name: str, writes: tuple[str, str], rule: tuple[str, str], before: str, after: str
+) -> None:
+    rivals(world, name, *writes)
+    before, after = (value * 12 if len(value) == 1 and name == "citizen_id" else value for value in (before, after))
+    shown = f"SELECT {name} FROM member"
+    assert [world.node(unit).sql(shown) for unit in (VANG, HUE)] == [[(before,)]] * 2
+    publish(world, changed_rule(name, rule))
+    world.settle(2)
+    assert [world.node(unit).sql(shown) for unit in (VANG, HUE)] == [[(after,)]] * 2
+    conflicts = "SELECT number, field, policy, state FROM _conflict WHERE live = 1"
+    ((_, *told),) = world.node(VANG).sql(conflicts)
+    policy = parse_registry(changed_rule(name, rule)).tables["member"].field(name).policy
+    assert told == [name, policy, "open" if policy == "review" else "settled"]
+    assert world.node(HUE).sql(conflicts) == world.node(VANG).sql(conflicts)
+    assert world.node(VANG).sql("SELECT 1 FROM _pending") == []
+    world.node(HUE).sql(f"UPDATE member SET {name} = ?", writes[0])
+    assert equal(world, shown, VANG, HUE) == [(writes[0],)]
+
+
+def changed_rule(name: str, rule: tuple[str, str]) -> str:
+    """The next version, with another merge rule for one field, or with a part of its text replaced."""
+    if rule[0]:
+        return NEXT.replace(*rule)
+    (line,) = (each for each in NEXT.splitlines() if each.startswith(f"{name} ="))
+    plain = ", ".join(part for part in line.split(", ") if not part.startswith("merge ="))
+    plain = plain if plain.endswith("}") else plain + " }"
+    return NEXT.replace(line, plain.replace(" }", f", {rule[1]} }}"))
+
+
+def test_rows_are_shown_anew_a_few_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "KEYS_AT_ONCE", 2)
+    root = world.node(ROOT)
+    for key in "1234567":
+        insert(world.node(VANG), key)
+    rivals(world, "note", "x", "y")
+    publish(world, changed_rule("note", ("", 'merge = "earliest"')))
+    shown = "SELECT note, count(*) FROM member GROUP BY note ORDER BY note"
+    assert root.sql(shown) == [("x", 2), ("y", 6)]
+    root.sql("UPDATE member SET note = 'z' WHERE id = '3'")  # beside it, and by the new rule
+    root.apply_ready()
+    assert root.sql(shown) == [("x", 7), ("z", 1)]
+    assert equal(world, shown) == [("x", 7), ("z", 1)]
+    with root.read() as connection:
+        assert not is_due(connection, root.context)
+
+
+@pytest.mark.parametrize("rule", ["delete", "keep"])
+def test_a_delete_beside_an_edit_is_settled_by_the_new_rule(world: World, rule: str) -> None:
+    insert(world.node(VANG))
+    world.settle(2)
+    world.node(VANG).sql("UPDATE member SET note = 'x'")
+    world.node(VANG).seal()
+    world.node(HUE).sql("DELETE FROM member")
+    assert equal(world, "SELECT note FROM member") == [("x",)]
+    publish(world, NEXT.replace('delete = "review"', f'delete = "{rule}"'))
+    world.settle(2)
+    assert equal(world, "SELECT note FROM member") == ([] if rule == "delete" else [("x",)])
+    for unit in (VANG, HUE, ROOT):
+        assert world.node(unit).sql("SELECT policy, state FROM _conflict WHERE live = 1") == [(rule, "settled")]
+    world.node(ROOT).sql("INSERT OR REPLACE INTO member (unit, id, full_name, birth_date, sex, note)"
+                         " VALUES (?, '1', 'Nguyễn Thị Mẫu', '1945-08', 'nữ', 'again')", VANG)  # fmt: skip
+    assert equal(world, "SELECT note FROM member") == [("again",)]
 
 
 # -- another registry -----------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 from node.storage import inbox
 from node.storage.engine import open_engine
 from node.storage.inbox import Taken, refuse
+from node.storage.registries import registry_for
 from node.storage.streams import FROZEN, OPEN, REFUSED, StreamRow, find_stream
 from sync_engine.batch import SealedBatch, encode_batch, encode_header
 from sync_engine.errors import RemoteFault, RuleBroken
@@ -304,7 +305,7 @@ def frozen_without_proof(connection: Any, _context: Any, row: StreamRow, batch: 
 
 
 def any_place(connection: Any, context: Any, row: StreamRow, batch: SealedBatch) -> bool:
-    return inbox.registry_for(connection, context, batch) is not None
+    return registry_for(connection, context, batch) is not None
 
 
 FAULTS: dict[str, tuple[str, Any]] = {

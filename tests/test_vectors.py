@@ -23,7 +23,17 @@ from tests.vectors.make import header_of, said
 
 VECTORS = Path(__file__).parent / "vectors"
 REGISTRY = parse_registry((VECTORS / "registry_v1.toml").read_text(encoding="utf-8"))
-NAMES = ("inserts", "edits_and_deletes", "seen_by_a_superior", "held", "withheld", "unit")
+NAMES = (
+    "inserts",
+    "edits_and_deletes",
+    "seen_by_a_superior",
+    "held",
+    "withheld",
+    "unit",
+    "braked",
+    "undone",
+    "released",
+)
 
 
 def load(name: str) -> dict[str, Any]:

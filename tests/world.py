@@ -20,14 +20,15 @@ from conflict.values import UnitPath
 from node.starter import starter_catalog
 from node.storage.batches import lacking, stored_batch
 from node.storage.certificates import keep_path, path_of
-from node.storage.context import Context
+from node.storage.context import BrakeRule, Context
 from node.storage.engine import execute, open_engine
 from node.storage.inbox import SealFirst, Taken, apply_waiting, next_ready, take, verify
-from node.storage.outbox import for_peer, hello_of
+from node.storage.outbox import hello_of, sendable
 from node.storage.sealing import seal_next
 from node.storage.setup import name_unit, open_database, publish_root
 from sync_engine.batch import parse_batch
-from sync_engine.exchange import Exchange, PeerHolds, Send, Ship, Store, StoreCertificates
+from sync_engine.errors import NotYet
+from sync_engine.exchange import Exchange, PeerHolds, PeerRefused, Send, Ship, Span, Store, StoreCertificates
 from sync_engine.frames import BatchFrame, Certificates, decode, encode
 from sync_engine.names import parent_of
 from sync_engine.names import path_of as units_up
@@ -94,12 +95,17 @@ class WorldNode:
                 apply_waiting(connection, self.context, stream)
 
 
+NEVER_BRAKES = BrakeRule(share=1.0)
+"""Tests change most of a few rows at once."""
+
+
 @dataclass
 class World:
     folder: Path
     registry: str = SHIPPED
     seed: int = 1
     now: int = 1_800_000_000_000
+    brake: BrakeRule = NEVER_BRAKES
     tree: Tree = field(default_factory=Tree)
     nodes: dict[str, WorldNode] = field(default_factory=dict)
 
@@ -123,6 +129,7 @@ class World:
             sign=made.signer,
             salt=lambda: self.rng.randbytes(16),
             now_ms=lambda: self.now,
+            brake=self.brake,
         )
         path = self.folder / f"{unit}.db"
         node = WorldNode(unit, context, open_engine(path), path, made.path[0])
@@ -142,8 +149,9 @@ class World:
     def sync(self, unit: str) -> int:
         """One exchange of a unit with its parent; returns the number of frames."""
         child, parent = self.node(unit), self.node(str(parent_of(unit)))
-        child.seal()
-        parent.seal()
+        for node in (child, parent):
+            node.apply_ready()
+            node.seal()
         sides = {}
         for node, peer in ((child, parent), (parent, child)):
             with node.read() as connection:
@@ -174,24 +182,42 @@ class World:
                             keep_path(connection, path, self.tree.tree_id)
                 case Store(data):
                     batch = parse_batch(data)
-                    node.take(data)
-                    self._perform(node, peer, exchange, exchange.on_stored(batch.head, len(data)), queue)
+                    try:
+                        node.take(data)
+                    except NotYet as fault:
+                        said = exchange.on_refused(batch.head, str(fault), len(data))
+                    else:
+                        said = exchange.on_stored(batch.head, len(data))
+                    self._perform(node, peer, exchange, said, queue)
                 case Ship(scopes):
-                    for spans in scopes:
-                        with node.read() as connection:
-                            nos, _ = lacking(connection, spans)
-                            for span in spans:
-                                path = path_of(connection, span.stream.origin, span.stream.epoch)
-                                if path is not None:
-                                    queue.append((peer.unit, encode(Certificates((path,)))))
-                            for no in nos:
-                                batch = parse_batch(stored_batch(connection, no)[2])
-                                data = for_peer(connection, node.context, peer.unit, batch)
-                                exchange.on_sent(batch.head, len(data))
-                                queue.append((peer.unit, encode(BatchFrame(data))))
+                    self._ship(node, peer, exchange, scopes, queue)
                     self._perform(node, peer, exchange, exchange.on_shipped(), queue)
-                case PeerHolds():
+                case PeerHolds() | PeerRefused():
                     pass
+
+    def _ship(
+        self,
+        node: WorldNode,
+        peer: WorldNode,
+        exchange: Exchange,
+        scopes: tuple[tuple[Span, ...], ...],
+        queue: deque[tuple[str, bytes]],
+    ) -> None:
+        for spans in scopes:
+            with node.read() as connection:
+                nos, _ = lacking(connection, spans)
+                for span in spans:
+                    path = path_of(connection, span.stream.origin, span.stream.epoch)
+                    if path is not None:
+                        queue.append((peer.unit, encode(Certificates((path,)))))
+                for no in nos:
+                    batch = parse_batch(stored_batch(connection, no)[2])
+                    data = sendable(connection, node.context, peer.unit, batch)
+                    if data is None or exchange.is_refused(batch.head.stream):
+                        exchange.leave(batch.head.stream)
+                        continue
+                    exchange.on_sent(batch.head, len(data))
+                    queue.append((peer.unit, encode(BatchFrame(data))))
 
     def settle(self, rounds: int = 6) -> None:
         """Sync everyone with their parents, deepest first, until nothing moves."""

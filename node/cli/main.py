@@ -6,9 +6,6 @@ Role: options in, one command, an exit status: 0 done, 1 refused or failed, 2 us
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +13,13 @@ from typing import Any
 import click
 
 from node import __version__
+from node.cli.accidents import history, release, undo
+from node.cli.bulk import dump, load
+from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
 from node.cli.demo import demo
+from node.cli.registry import registry
 from node.figures import decimal, number
 from node.messages import say
-
-HOME = click.option(
-    "--home",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="DONGBO_HOME",
-    required=True,
-    help="The node's home. DONGBO_HOME says it once for all commands.",
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
 
 class Group(click.Group):
@@ -65,60 +57,6 @@ def main() -> None:
                     dongbo join TOKEN                              (on the new unit's machine)
     Every day:      dongbo run, dongbo status, dongbo conflicts
     """
-
-
-def execute(home: Path, name: str, arguments: Mapping[str, Any], progress: Callable[[Mapping[str, Any]], None]) -> Any:
-    """Run a command through the service if one runs on the home, else directly under the home's lock."""
-    return asyncio.run(_execute(home, name, arguments, progress))
-
-
-async def _execute(
-    home: Path, name: str, arguments: Mapping[str, Any], progress: Callable[[Mapping[str, Any]], None]
-) -> Any:
-    from node.private_socket import ask
-
-    try:
-        return await ask(home, name, arguments, progress)
-    except ConnectionError:
-        pass
-    from node import platform
-    from node.commands import commands
-    from node.config import load
-    from node.local import Node
-    from node.logs import configure
-
-    configure(quiet=True)
-    load(home)  # says that there is no node before a lock file is made
-    with platform.HomeLock(home):
-        node = await Node.open(home)
-        try:
-            return await commands()[name](node, arguments, progress)
-        finally:
-            await node.close()
-
-
-def show_json(document: Any) -> None:
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
-
-
-def no_progress(_progress: Mapping[str, Any]) -> None:
-    """Where nobody is watching."""
-
-
-def teller(key: str, *, silent: bool) -> Callable[[Mapping[str, Any]], None]:
-    """Progress on one line of a terminal; silent for programs and files."""
-    if silent or not sys.stderr.isatty():
-        return no_progress
-
-    def tell(progress: Mapping[str, Any]) -> None:
-        click.echo("\r\x1b[K" + say(key, **progress), nl=False, err=True)
-
-    return tell
-
-
-def clear_progress() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def _schedule(every: float | None) -> Any:
@@ -250,6 +188,8 @@ def sync(home: Path, as_json: bool) -> None:
         click.echo(say("sync.same", peer=done["peer"], seconds=seconds))
     for reason in done["refused"] if not as_json else ():
         click.echo(say("sync.refused", reason=reason), err=True)
+    if done["brakes"] and not as_json:
+        click.echo(say("brake.holds"), err=True)
     if done["conflicts"] and not as_json:
         click.echo(say("sync.conflicts", count=done["conflicts"]))
     if not done["ok"]:
@@ -322,4 +262,10 @@ def units(home: Path, as_json: bool) -> None:
     show_units(found)
 
 
+main.add_command(release)
+main.add_command(undo)
+main.add_command(history)
+main.add_command(registry)
+main.add_command(load)
+main.add_command(dump)
 main.add_command(demo)

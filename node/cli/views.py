@@ -98,8 +98,28 @@ def _parent(parent: Mapping[str, Any] | None) -> Text:
     text.append(say(f"state.{parent['state']}"), style=COLOURS.get(parent["state"], ""))
     text.append(", " + say("status.last", at=moment(parent["last_sync_at"])))
     if parent["last_error"]:
-        text.append("\n" + parent["last_error"], style="red")
+        failed = say("status.failed", at=moment(parent["last_error_at"]), error=parent["last_error"])
+        text.append("\n" + failed, style="red")
+    if planned := _next_call(parent, time.time_ns() // 1_000_000):
+        text.append("\n" + planned)
     return text
+
+
+def _next_call(parent: Mapping[str, Any], now_ms: int) -> str:
+    """When this node calls by itself, and why then."""
+    at, why = parent["next_sync_at"], parent["next_sync_why"]
+    if at is None:
+        shut = parent["paused_until"]
+        return "" if shut is None else say("status.shut", at=moment(shut))
+    if at <= now_ms:
+        return say("status.calls")
+    return say(f"status.next.{why}", at=moment(at), within=_within(at - now_ms))
+
+
+def _within(milliseconds: int) -> str:
+    seconds = -(-milliseconds // 1000)
+    unit, count = ("minute", round(seconds / 60)) if seconds >= 60 else ("second", seconds)
+    return say(f"within.{unit}" if count == 1 else f"within.{unit}s", count=number(count))
 
 
 def _to_send(status: Mapping[str, Any]) -> str:
@@ -114,12 +134,14 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     lines = []
     if status["fenced"]:
         lines.append(say("look.fenced", reason=status["fenced"]))
+    lines += map(_brake, status["brakes"])
+    lines += [say(f"look.registry.{each['standing']}", **each) for each in status["newer_registries"]]
     if status["conflicts_open"]:
         lines.append(say("look.conflicts", count=status["conflicts_open"]))
     if status["held"]:
         lines.append(say("look.held", count=status["held"]))
     if status["waiting_batches"]:
-        causes = ", ".join(cause for each in status["waiting_for"] for cause in each["for"])
+        causes = ", ".join(dict.fromkeys(cause for each in status["waiting_for"] for cause in each["for"]))
         lines.append(say("look.waiting", count=status["waiting_batches"], causes=causes))
     lines += [say("look.left", **each) for each in status["left_streams"]]
     lines += [say("look.set_aside", **each) for each in status["set_aside"][:5]]
@@ -128,6 +150,24 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     if skew is not None and abs(skew) > CLOCK_SKEW_MS_MAX:
         lines.append(say("look.clock", minutes=round(abs(skew) / 60_000)))
     return lines
+
+
+def _brake(brake: Mapping[str, Any]) -> str:
+    """An accident that is held here, what it did, and what to do."""
+    if brake["undoing"]:
+        return say("brake.undoing", **brake)
+    told = [
+        say(
+            "brake.deleted" if each["field"] is None else "brake.changed",
+            rows=number(each["rows"]),
+            of=number(each["of"]),
+            unit=brake["unit"],
+            table=each["table"],
+            field=each["field"],
+        )
+        for each in brake["changes"]
+    ]
+    return say("brake.pulled", number=brake["number"], at=moment(brake["at"]), what="; ".join(told))
 
 
 def _children(children: Sequence[Mapping[str, Any]]) -> Table:
@@ -180,23 +220,30 @@ def show_conflicts(found: Sequence[Mapping[str, Any]]) -> None:
 def _writes(conflict: Mapping[str, Any], *, still_open: bool) -> Table:
     """Who wrote what when; the one shown comes first."""
     table = Table.grid(padding=(0, 2))
-    for _ in range(4):
+    for _ in range(5):
         table.add_column()
     won, lost = ("conflict.shown", "conflict.waits") if still_open else ("conflict.won", "conflict.lost")
     for write in sorted(conflict["writes"], key=lambda each: not each["won"]):
-        value = _value(write["value"])
+        value = value_of(write["value"])
         if conflict["field"] == ALIVE:
             value = say("conflict.kept" if write["value"] else "conflict.deleted")
-        table.add_row("    " + say(won if write["won"] else lost), value, write["origin"], day_and_time(write["at"]))
+        table.add_row(
+            "    " + say(won if write["won"] else lost),
+            value,
+            write["origin"],
+            day_and_time(write["at"]),
+            write["person"] or "",
+        )
     return table
 
 
-def _value(value: Any) -> str:
+def value_of(value: Any) -> str:
+    """A field's value for people: dates as they are written here, sets with commas, a dash for nothing."""
     if value is None:
         return "-"
     if isinstance(value, str) and ISO_DAY.fullmatch(value):
         return day(value)
-    return ", ".join(map(_value, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(value_of, value)) if isinstance(value, list) else str(value)
 
 
 def show_units(found: Sequence[Mapping[str, Any]]) -> None:

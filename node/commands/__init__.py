@@ -17,17 +17,29 @@ Command: TypeAlias = Callable[[Node, Mapping[str, Any], Progress], Awaitable[Any
 
 def commands() -> Mapping[str, Command]:
     """Every command by name."""
+    from node.commands.accidents import release, undo
+    from node.commands.bulk import dump, load
     from node.commands.exchange import sync
     from node.commands.journal import conflicts
+    from node.commands.past import history
     from node.commands.proof import verify
+    from node.commands.registry import registry_apply, registry_plan, registry_show
     from node.commands.state import status
     from node.commands.tree import invite, units
 
     return {
         "status": status,
         "sync": sync,
+        "load": load,
+        "dump": dump,
         "conflicts": conflicts,
         "verify": verify,
         "units": units,
         "invite": invite,
+        "release": release,
+        "undo": undo,
+        "history": history,
+        "registry_show": registry_show,
+        "registry_plan": registry_plan,
+        "registry_apply": registry_apply,
     }

@@ -12,6 +12,7 @@ from node.commands import Progress
 from node.local import Node
 from node.parent_link import sync_with_parent
 from node.session import Summary
+from node.storage.brake import open_brakes
 from sync_engine.names import parent_of
 
 _turns: dict[int, asyncio.Lock] = {}
@@ -42,5 +43,6 @@ async def sync(node: Node, _arguments: Mapping[str, Any], progress: Progress) ->
         "peer": str(parent_of(node.config.unit)),
         "seconds": round(time.monotonic() - began, 3),
         "refused": refused,
+        "brakes": len(await node.database.read(open_brakes)),
         "error": "; ".join(refused) or None,
     }

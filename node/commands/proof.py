@@ -12,7 +12,8 @@ from node.local import Node
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
-from node.storage.inbox import decoded, registry_for
+from node.storage.inbox import decoded
+from node.storage.registries import registry_for
 from node.storage.report import scopes_held
 from sync_engine.batch import NO_PREV, SealedBatch, parse_batch
 from sync_engine.certificates import Certified, verify_node_path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -18,17 +19,19 @@ from node.storage.meta import get_meta
 from node.storage.peers import Peer
 from node.storage.registries import current_registry
 from node.storage.sealing import pending_count
+from node.timetable import NextCall, Timetable
 from sync_engine.names import parent_of
 
 STALE_MS = 24 * 3600 * 1000
 LATE_FACTOR = 3
-"""Late: nothing came for three times the interval between calls; stale: for a day."""
+"""A child is late when nothing came for three times the interval between calls, stale after a day. For the parent,
+whose calls this node makes itself, its timetable says what is late."""
 
 
 async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     """The keys of ``status --json``; ``brief`` leaves the digests out. A scope whose edits cannot be sealed now (the
     node is fenced, or a program writes without a pause) has none."""
-    answer = await node.database.read(_status, node.context, node.config)
+    answer = await node.database.read(_status, node.context, node.config, node.next_call)
     answer["running"] = bool(arguments.get("running"))
     answer["scopes"] = []
     for scope in await node.database.read(report.scopes_held, node.context):
@@ -40,12 +43,12 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
     return answer
 
 
-def _status(connection: Connection, context: Context, config: Config) -> dict[str, Any]:
+def _status(connection: Connection, context: Context, config: Config, next_call: NextCall | None) -> dict[str, Any]:
     registry = current_registry(connection, context)
     waiting, waiting_for = report.waiting(connection, context)
     still_open, held = report.conflict_counts(connection)
     left = report.left_streams(connection)
-    parent = _parent(connection, config)
+    parent = _parent(connection, config, next_call)
     names = dict(tuple(row) for row in execute(connection, "SELECT unit, name FROM _unit"))
     return {
         "unit": {
@@ -55,6 +58,7 @@ def _status(connection: Connection, context: Context, config: Config) -> dict[st
         },
         "version": __version__,
         "registry_version": registry.version,
+        "newer_registries": report.newer_registries(connection, context),
         "sqlite": SQLITE_VERSION,
         "parent": parent,
         "children": _children(connection, context, config, names),
@@ -64,40 +68,76 @@ def _status(connection: Connection, context: Context, config: Config) -> dict[st
         "waiting_for": waiting_for,
         "conflicts_open": still_open,
         "held": held,
+        "brakes": report.brakes(connection),
         "quarantined": 0,
         "frozen": [each["stream"] for each in left if each["state"] == "frozen"],
         "left_streams": left,
         "set_aside": report.set_aside(connection, context),
         "fenced": get_meta(connection, "fenced"),
         "records": report.records(connection, context),
-        "schedule": {"every_s": config.schedule.every_s, "cron": config.schedule.cron},
+        "schedule": {
+            key: getattr(config.schedule, key) for key in ("every_s", "cron", "windows", "blackout", "rate_kbit_s")
+        },
     }
 
 
 def _state(peer: Peer | None, config: Config) -> str:
-    if peer is None or (peer.last_ok_ms is None and peer.last_error is None):
-        return "never"
-    if peer.fenced:
-        return "fenced"
-    if peer.last_error is not None:
-        return "failing"
+    state = _known_state(peer)
+    if state or peer is None:
+        return state or "never"
     silence = now_ms() - (peer.last_ok_ms or 0)
     if silence > STALE_MS:
         return "stale"
     return "late" if not config.schedule.cron and silence > LATE_FACTOR * config.schedule.every_s * 1000 else "ok"
 
 
-def _parent(connection: Connection, config: Config) -> dict[str, Any] | None:
+def _known_state(peer: Peer | None) -> str | None:
+    """What needs no timetable to be told."""
+    if peer is None or (peer.last_ok_ms is None and peer.last_error is None):
+        return "never"
+    if peer.fenced:
+        return "fenced"
+    return None if peer.last_error is None else "failing"
+
+
+def _parents_state(peer: Peer | None, timetable: Timetable, now: datetime, next_call: NextCall | None) -> str:
+    """Shut windows make nobody late, nor does a call that is under way: over a slow line it may take hours."""
+    state = _known_state(peer)
+    if state or peer is None or peer.last_ok_ms is None:
+        return state or "never"
+    if next_call is not None and next_call.at <= now:
+        return "ok"
+    late = timetable.is_late(_moment(peer.last_ok_ms), now)
+    silent = now_ms() - peer.last_ok_ms > STALE_MS
+    if silent and (late or timetable.is_empty):
+        return "stale"
+    return "late" if late else "ok"
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1000)
+
+
+def _parent(connection: Connection, config: Config, next_call: NextCall | None) -> dict[str, Any] | None:
     unit = parent_of(config.unit)
     if unit is None:
         return None
     peer = peers.peer_of(connection, unit)
+    timetable, now = Timetable(config.schedule), _moment(now_ms())
     return {
         "unit": unit,
         "address": config.parent_address,
-        "state": _state(peer, config),
+        "state": _parents_state(peer, timetable, now, next_call),
         "last_sync_at": None if peer is None else peer.last_ok_ms,
         "last_error": None if peer is None else peer.last_error,
+        "last_error_at": None if peer is None else peer.last_error_ms,
+        "next_sync_at": None if next_call is None else _milliseconds(next_call.at),
+        "next_sync_why": None if next_call is None else next_call.why,
+        "paused_until": _milliseconds(timetable.paused_until(now)),
         "clock_skew_ms": None if peer is None else peer.clock_skew_ms,
     }
 

@@ -2,4 +2,26 @@
 
 from __future__ import annotations
 
-ENGLISH: dict[str, str] = {}
+ENGLISH = {
+    "brake.pulled": "BRAKE {number}, {at}: {what}. Nothing of it has left this machine, nor what was edited after it."
+    " If it was meant: 'dongbo release {number}'. If it was an accident: 'dongbo undo {number}'.",
+    "brake.undoing": "BRAKE {number}: taking it back was cut off. Run 'dongbo undo {number}' again.",
+    "brake.deleted": "{rows} of {of} records of {unit} in {table} were deleted",
+    "brake.changed": "{field} was changed in {rows} of {of} records of {unit} in {table}",
+    "brake.holds": "BRAKE: an unusually large change has NOT been sent. See 'dongbo status'.",
+    "release.done": "Released: what {scope} held back goes out with the next sync.",
+    "undo.done": "Changed back: {rows} records of {scope}. Others will never see what it was meanwhile.",
+    "undo.progress": "{rows} of {of} records changed back ...",
+    "history.none": "Nothing was ever sealed here of {table} {key} of {unit}.",
+    "history.insert": "entered",
+    "history.edit": "changed",
+    "history.delete": "deleted",
+    "history.revive": "restored",
+    "history.nothing": "nothing",
+    "history.withheld": "not for this level",
+    "history.unproven": "NOT PROVEN: its signature does not fit",
+    "history.last_editor": "(last edited by {person})",
+    "history.waiting": "not yet in the table: waits",
+    "history.damaged": "Not told, because they cannot be read: {count} batches. 'dongbo verify' says which.",
+    "history.unknown": "Not told, because their registry version has not come: {count} batches.",
+}

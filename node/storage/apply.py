@@ -41,13 +41,15 @@ _PACK = msgspec.msgpack.Encoder().encode
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """A verified batch to apply. ``own``: it was sealed here, the table shows it already, and ``was`` has, by table and
-    id, the fields whose earlier value still matters (a deleted row; a union before it was edited)."""
+    id, the fields whose earlier value still matters (a deleted row; a union before it was edited). ``quiet``: the
+    (table, register) that its origin has changed back since: they are merged, and the table is left as it is."""
 
     no: int
     head: Head
     seen: Vector
     registry: Registry
     own: bool = False
+    quiet: frozenset[tuple[str, str]] = frozenset()
     was: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
@@ -100,6 +102,7 @@ class _TableApply:
         self.scope = incoming.head.stream.scope
         self.unit = unit_of(self.scope)
         self.scope_no = scope_no(connection, self.scope)
+        self.quiet = frozenset(register for name, register in incoming.quiet if name == table.name)
         self.rows = next((part for part in parts if part.kind is SectionKind.ROWS), None)
 
     def run(self, result: Applied) -> None:
@@ -293,10 +296,10 @@ class _TableApply:
                     for key, at, value in zip(keys, places, values, strict=True)
                 ],
             )
-            for each in register.fields:
+            for each in register.fields if register.name not in self.quiet else ():
                 sets.append(f"{quoted(each.name)} = ?")
                 columns.append(to_sql(each, list(self._picked(rows.columns[each.name], places))))
-        if rows.by is not None:
+        if rows.by is not None and not self.quiet:
             sets.append("edited_by = ?")
             columns.append(list(self._picked(rows.by, places)))
         if sets and not self.incoming.own:
@@ -322,7 +325,7 @@ class _TableApply:
         numbers = {**{head: no for no, head in heads.items()}, incoming.head: incoming.no}
         writes = insertable(self.context, incoming.registry, incoming.head, self.table.name, self.unit)
         batch = Batch(incoming.head, incoming.seen, writes)
-        saver = KeySaver(self.table, self.scope_no, self.unit, numbers, self.context.now_ms())
+        saver = KeySaver(self.table, self.scope_no, self.unit, numbers, self.context.now_ms(), self.quiet)
         for key in ids:
             merged = merge_key(self.table, self.scope, key, loaded[key].states, places[key], batch)
             saver.add(key, merged, loaded[key], max(places[key], key=lambda entry: entry.time).by)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from conflict.values import Head, StreamId
 from node.storage.engine import execute
 from node.storage.streams import find_stream
-from sync_engine.batch import SealedBatch, parse_batch
+from sync_engine.batch import SealedBatch, Settlement, parse_batch
 from sync_engine.exchange import Span
 
 APPLIED, WAITING = "applied", "waiting"
@@ -25,8 +25,8 @@ def insert_batch(connection: Connection, stream_no: int, batch: SealedBatch, sta
     return int(
         execute(
             connection,
-            "INSERT INTO _batch (stream, seq, hash, entries, size, registry, state, stored_ms, data)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING no",
+            "INSERT INTO _batch (stream, seq, hash, entries, size, registry, state, settles, stored_ms, data)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING no",
             (
                 stream_no,
                 head.seq,
@@ -35,6 +35,7 @@ def insert_batch(connection: Connection, stream_no: int, batch: SealedBatch, sta
                 len(batch.data),
                 header.registry_version[0],
                 state,
+                None if header.settles is None else header.settles.from_seq,
                 now_ms,
                 batch.data,
             ),
@@ -44,6 +45,23 @@ def insert_batch(connection: Connection, stream_no: int, batch: SealedBatch, sta
 
 def mark_applied(connection: Connection, no: int) -> None:
     execute(connection, "UPDATE _batch SET state = 'applied' WHERE no = ?", (no,))
+
+
+def settlement_of(connection: Connection, stream_no: int, seq: int) -> Settlement | None:
+    """What a later batch of the stream says about the braked one at ``seq``; None while nothing has been decided."""
+    data = execute(
+        connection,
+        "SELECT data FROM _batch WHERE stream = ? AND seq > ? AND settles IS NOT NULL AND settles <= ?"
+        " ORDER BY seq LIMIT 1",
+        (stream_no, seq, seq),
+    ).scalar()
+    return None if data is None else parse_batch(data).header.settles
+
+
+def waiting_upto(connection: Connection, version: int) -> int:
+    """How many batches wait that were sealed under a registry version up to this one."""
+    sql = "SELECT count(*) FROM _batch WHERE state = 'waiting' AND registry <= ?"
+    return int(execute(connection, sql, (version,)).scalar_one())
 
 
 def is_stored(connection: Connection, digest: bytes) -> bool:

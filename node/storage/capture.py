@@ -38,6 +38,8 @@ WORD_BITS = 62
 
 _NOW = f"{NOW_MS} << 16"
 _CAPTURING = "(SELECT applying FROM _capture) IS NOT 1"
+RISKY = "kind IN ('D', 'E')"
+"""SQL: the notes that take something away from rows there were; written alike wherever the index is to serve."""
 _ARGUMENTS_MAX = 120
 """SQLite takes at most 127 arguments to one function."""
 _BASE_TABLES = (
@@ -45,6 +47,7 @@ _BASE_TABLES = (
     "INSERT INTO _capture SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM _capture)",
     "CREATE TABLE IF NOT EXISTS _pending (unit TEXT, tbl INTEGER, id TEXT, kind TEXT, mask, first INTEGER, "
     "last INTEGER, image TEXT, PRIMARY KEY (unit, tbl, id, kind, mask)) WITHOUT ROWID",
+    f"CREATE INDEX IF NOT EXISTS _pending_risky ON _pending (unit, tbl, kind, mask) WHERE {RISKY}",
     "CREATE TABLE IF NOT EXISTS _replaced (unit TEXT, tbl INTEGER, id TEXT, mask, image TEXT, barred INTEGER, "
     "PRIMARY KEY (unit, tbl, id)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS _writable_unit (unit TEXT PRIMARY KEY) WITHOUT ROWID",
@@ -69,7 +72,7 @@ def mask_bits(table: Table, mask: int | str) -> list[int]:
     ]
 
 
-def _touched(register: Register, old: str, fresh: str) -> str:
+def touched_sql(register: Register, old: str, fresh: str) -> str:
     """SQL: whether any field of the register differs between two rows."""
     return " OR ".join(f"{fresh}.{quoted(field.name)} IS NOT {old}.{quoted(field.name)}" for field in register.fields)
 
@@ -78,13 +81,14 @@ def mask_sql(table: Table, old: str, fresh: str) -> str:
     """The mask of the registers in which two rows differ."""
     words = [table.registers[start : start + WORD_BITS] for start in range(0, len(table.registers), WORD_BITS)]
     sums = [
-        " + ".join(f"(({_touched(register, old, fresh)}) << {bit})" for bit, register in enumerate(word))
+        " + ".join(f"(({touched_sql(register, old, fresh)}) << {bit})" for bit, register in enumerate(word))
         for word in words
     ]
     return sums[0] if len(sums) == 1 else " || ',' || ".join(f"({one})" for one in sums)
 
 
-def _no_change(table: Table) -> str:
+def no_change_sql(table: Table) -> str:
+    """The mask of two rows that differ in nothing."""
     words = -(-len(table.registers) // WORD_BITS)
     return "0" if words == 1 else "'" + ",".join("0" * words) + "'"
 
@@ -121,7 +125,8 @@ def _image_value(kind: FieldType, column: str) -> str:
     return f"CASE WHEN {column} IS NOT NULL THEN quote({column}) END" if kind is FieldType.REAL else column
 
 
-def _unions(table: Table) -> list[Register]:
+def unions_of(table: Table) -> list[Register]:
+    """The registers whose earlier value is kept when they change."""
     return [register for register in table.registers if register.is_union]
 
 
@@ -136,11 +141,12 @@ def _trigger(table: Table, name: str, event: str, when: str, body: Sequence[str]
     )
 
 
-def _note(table: Table, row: str, source: str) -> str:
-    """Write (kind, mask, image) rows of ``source`` into _pending; a repeat only moves ``last``."""
+def note_sql(table: Table, row: str, source: str) -> str:
+    """Write (kind, mask, image) rows of ``source``, whose key is in ``row``, into _pending; a repeat only moves
+    ``last``. ``row`` may be ``noted``, which is the source itself."""
     return (
         f'INSERT INTO _pending SELECT {row}."unit", {table.number}, {row}."id", kind, mask, {_NOW}, {_NOW}, image '
-        f"FROM ({source}) WHERE 1 ON CONFLICT DO UPDATE SET last = excluded.last"
+        f"FROM ({source}) AS noted WHERE 1 ON CONFLICT DO UPDATE SET last = excluded.last"
     )
 
 
@@ -154,11 +160,11 @@ def _before_insert(table: Table, unit: str) -> str:
     stored = f'"unit" = {new("unit")} AND "id" = {new("id")}'
     exists = f"EXISTS (SELECT 1 FROM {quoted(table.name)} WHERE {stored})"
     image, barred = "NULL", "0"
-    if unions := _unions(table):
-        touched = " OR ".join(_touched(register, "o", "NEW") for register in unions)
+    if unions := unions_of(table):
+        touched = " OR ".join(touched_sql(register, "o", "NEW") for register in unions)
         image = f"CASE WHEN {touched} THEN {image_sql(table, 'o', union_only=True)} END"
     if locked := unchangeable(table, unit):
-        whens = " ".join(f"WHEN {_touched(register, 'o', 'NEW')} THEN {register.index + 1}" for register in locked)
+        whens = " ".join(f"WHEN {touched_sql(register, 'o', 'NEW')} THEN {register.index + 1}" for register in locked)
         barred = f"CASE {whens} ELSE 0 END"
     note = (
         f'INSERT INTO _replaced SELECT o."unit", {table.number}, o."id", {mask_sql(table, "o", "NEW")}, {image}, '
@@ -184,9 +190,9 @@ def _after_insert(table: Table, registry: Registry, unit: str) -> list[str]:
     inserted = [
         "SELECT " + ",\n".join(checks),
         nfc_check(table, text_columns(table), only_changed=False),
-        _note(table, "NEW", f"SELECT 'I' AS kind, 0 AS mask, NULL AS image WHERE NOT {_is_replaced(table)}"),
+        note_sql(table, "NEW", f"SELECT 'I' AS kind, 0 AS mask, NULL AS image WHERE NOT {_is_replaced(table)}"),
     ]
-    edited = []
+    edited, nothing = [], no_change_sql(table)
     if locked := unchangeable(table, unit):
         whens = " ".join(
             f"WHEN {register.index + 1} THEN "
@@ -195,8 +201,8 @@ def _after_insert(table: Table, registry: Registry, unit: str) -> list[str]:
         )
         edited.append(f"SELECT CASE barred {whens} END {replaced}")
     edited += [
-        _note(table, "NEW", f"SELECT 'B' AS kind, 0 AS mask, image {replaced} AND image IS NOT NULL"),
-        _note(table, "NEW", f"SELECT 'E' AS kind, mask, NULL AS image {replaced} AND mask <> {_no_change(table)}"),
+        note_sql(table, "NEW", f"SELECT 'B' AS kind, 0 AS mask, image {replaced} AND image IS NOT NULL"),
+        note_sql(table, "NEW", f"SELECT 'E' AS kind, mask, NULL AS image {replaced} AND mask <> {nothing}"),
     ]
     return [
         _trigger(table, "insert", "AFTER INSERT", "", inserted),
@@ -212,13 +218,13 @@ def _after_update(table: Table, registry: Registry, unit: str) -> str:
         "SELECT " + ",\n".join(checks),
         nfc_check(table, [name for name in text_columns(table) if name != "id"], only_changed=True),
     ]
-    if unions := _unions(table):
-        touched = " OR ".join(_touched(register, "OLD", "NEW") for register in unions)
+    if unions := unions_of(table):
+        touched = " OR ".join(touched_sql(register, "OLD", "NEW") for register in unions)
         image = image_sql(table, "OLD", union_only=True)
-        body.append(_note(table, "NEW", f"SELECT 'B' AS kind, 0 AS mask, {image} AS image WHERE {touched}"))
+        body.append(note_sql(table, "NEW", f"SELECT 'B' AS kind, 0 AS mask, {image} AS image WHERE {touched}"))
     # LIMIT keeps SQLite from merging the subquery into the outer one and working the mask out twice.
     mask = f"SELECT 'E' AS kind, {mask_sql(table, 'OLD', 'NEW')} AS mask, NULL AS image LIMIT 1"
-    body.append(_note(table, "NEW", f"SELECT * FROM ({mask}) WHERE mask <> {_no_change(table)}"))
+    body.append(note_sql(table, "NEW", f"SELECT * FROM ({mask}) WHERE mask <> {no_change_sql(table)}"))
     return _trigger(table, "update", "AFTER UPDATE", "", body)
 
 
@@ -234,7 +240,7 @@ def _after_delete(table: Table) -> str:
     row = f"SELECT {image_sql(table, 'OLD')} AS image, ({edits}) AS edits LIMIT 1"
     marked = f"substr(image, 1, length(image) - 1) || ',\"{EDITED}\":\"' || edits || '\"}}'"
     source = f"SELECT 'D' AS kind, 0 AS mask, coalesce({marked}, image) AS image FROM ({row})"
-    return _trigger(table, "delete", "AFTER DELETE", "", [_note(table, "OLD", source)])
+    return _trigger(table, "delete", "AFTER DELETE", "", [note_sql(table, "OLD", source)])
 
 
 def _published(table: Table) -> list[str]:

@@ -132,15 +132,22 @@ def field_check(table: Table, field: Field) -> str:
     return f"CASE WHEN {missing} THEN {refusal(table, field.name, 'required')} WHEN {condition} THEN {refused} END"
 
 
+def unit_message(table: Table, unit: str) -> str:
+    """Whose rows of a table a node may write."""
+    if table.name == REGISTRY_TABLE or table.catalogue:
+        return f"must be this node's own unit, {unit}"
+    return "must be this node's unit or one below it that it knows"
+
+
 def key_checks(table: Table, unit: str) -> list[str]:
     """Refusals of a new row's key: whose rows this node may write, and what an id is."""
+    right = unit_message(table, unit)
     if table.name == REGISTRY_TABLE or table.catalogue:
-        wrong, right = f"{new('unit')} IS NOT {literal(unit)}", f"must be this node's own unit, {unit}"
+        wrong = f"{new('unit')} IS NOT {literal(unit)}"
         if table.name == REGISTRY_TABLE and level_of(unit):
             wrong, right = "1", "only the root publishes a registry"
     else:
         wrong = f"NOT EXISTS (SELECT 1 FROM _writable_unit WHERE unit = {new('unit')})"
-        right = "must be this node's unit or one below it that it knows"
     identifier = new("id")
     bad_id = f"{identifier} = '' OR length({identifier}) > {ID_LENGTH_MAX} OR typeof({identifier}) <> 'text'"
     return [
@@ -197,9 +204,7 @@ def audience_checks(registry: Registry, table: Table, unit: str, *, inserting: b
     for register, far in unreadable(registry, table, unit):
         for field in register.fields:
             touched = f"{new(field.name)} IS NOT NULL" if inserting else changed(field.name)
-            message = (
-                f"only {registry.level_name(register.read_up_to or 0)} and the levels below it may read or write it"
-            )
+            message = read_message(registry, register)
             checks.append(f"CASE WHEN {touched} AND {far} THEN {refusal(table, field.name, message)} END")
     if not inserting:
         for register in unchangeable(table, unit):
@@ -207,6 +212,11 @@ def audience_checks(registry: Registry, table: Table, unit: str, *, inserting: b
             refused = refusal(table, register.fields[0].name, change_message(registry, register))
             checks.append(f"CASE WHEN {touched} THEN {refused} END")
     return checks
+
+
+def read_message(registry: Registry, register: Register) -> str:
+    """Who may read a register, and so write it."""
+    return f"only {registry.level_name(register.read_up_to or 0)} and the levels below it may read or write it"
 
 
 def change_message(registry: Registry, register: Register) -> str:

@@ -20,6 +20,18 @@ NO_REGISTRY = Registry(0, "", sha256(b"").digest(), (), {})
 """What a node knows before it has been given a registry: the built-in tables."""
 
 
+@dataclass(frozen=True, slots=True)
+class BrakeRule:
+    """What one sealing may do to a scope before a person is asked: change one field of, or delete, at most ``share``
+    of a table's rows; fewer than ``rows_min`` never matter."""
+
+    share: float = 0.05
+    rows_min: int = 50
+
+    def is_too_much(self, rows: int, of: int) -> bool:
+        return rows >= self.rows_min and rows > self.share * of
+
+
 @dataclass(slots=True)
 class Context:
     """One node's identity and its means. ``now_ms`` is wall time; it decides nothing about merging."""
@@ -31,6 +43,11 @@ class Context:
     salt: Salt
     now_ms: Callable[[], int]
     registries: dict[int, Registry] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Versions that this software is too old to read, each with what it stumbled over."""
+    registry_by_hand: bool = False
+    """Whether a newer version of the registry waits here till an operator brings it into force."""
+    brake: BrakeRule = BrakeRule()
 
     @property
     def level(self) -> int:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from conflict.values import Head, StreamId
+from node.storage.adoption import catch_up
 from node.storage.apply import Applied, Incoming, apply_batch
 from node.storage.batches import (
     APPLIED,
@@ -24,12 +25,13 @@ from node.storage.batches import (
     is_stored,
     mark_applied,
     registry_at,
+    settlement_of,
 )
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.meta import check_not_fenced, fence
-from node.storage.registries import registry_of
+from node.storage.registries import is_due, may_apply, number_in_force, registry_for
 from node.storage.sealing import fits_one_batch, follow_up, has_pending, seal_next
 from node.storage.streams import (
     FROZEN,
@@ -118,15 +120,6 @@ def decoded(batch: SealedBatch, registry: Registry) -> Sequence[Entries]:
         raise RuleBroken(str(fault), head=batch.head) from fault
 
 
-def registry_for(connection: Connection, context: Context, batch: SealedBatch) -> Registry | None:
-    """The very registry that the header names, or None while it has not come."""
-    number, digest = batch.header.registry_version
-    if batch.header.stream.scope.endswith(REGISTRY):
-        number = 0
-    registry = registry_of(connection, context, number)
-    return registry if registry is not None and registry.sha256 == digest else None
-
-
 def take(connection: Connection, context: Context, verified: Verified) -> Outcome:
     """Store one verified batch, and apply it if it may be applied now. Raises SealFirst or Fenced."""
     batch = verified.batch
@@ -170,9 +163,12 @@ def seal_remainder(connection: Connection, context: Context) -> None:
 
 
 def is_ready(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> bool:
-    """Whether a batch's causes are all applied here: its stream, its registry version, and what its writer had seen."""
+    """Whether a batch's causes are all here: its stream applied so far, its registry version in force, and what its
+    writer had seen applied."""
     applied = 0 if row.applied is None else row.applied.seq
-    if batch.header.seq != applied + 1 or registry_for(connection, context, batch) is None:
+    if batch.header.seq != applied + 1 or not may_apply(connection, context, batch):
+        return False
+    if batch.header.braked and settlement_of(connection, row.no, batch.header.seq) is None:
         return False
     return not missing_causes(connection, batch)
 
@@ -203,7 +199,9 @@ def apply_stored(
     sections = decoded(batch, registry) if entries is None else entries
     own_past = [] if row.applied is None else [row.applied]
     seen = seen_by(connection, row.no).updated([*batch.header.seen_delta, *own_past])
-    result = apply_batch(connection, context, Incoming(no, batch.head, seen, registry), sections)
+    settled = settlement_of(connection, row.no, batch.header.seq) if batch.header.braked else None
+    quiet = settled.undone if settled is not None else frozenset()
+    result = apply_batch(connection, context, Incoming(no, batch.head, seen, registry, quiet=quiet), sections)
     mark_applied(connection, no)
     note_seen(connection, row.no, batch.header.seen_delta)
     advance_applied(connection, row.no, batch.head)
@@ -212,13 +210,19 @@ def apply_stored(
 
 
 def next_ready(connection: Connection, context: Context) -> StreamId | None:
-    """A stream whose next held batch waits no longer."""
+    """A stream whose next held batch waits no longer; the registry's, where a version of it does."""
+    if is_due(connection, context):
+        return streams(connection, context.root + REGISTRY)[0].stream
+    in_force = number_in_force(connection)
     waiting = execute(connection, "SELECT DISTINCT stream FROM _batch WHERE state = 'waiting'").scalars().all()
     if not waiting:
         return None
     for row in streams(connection):
         if row.no in waiting and row.state == OPEN:
-            found = batch_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
+            seq = 1 if row.applied is None else row.applied.seq + 1
+            if registry_at(connection, row.no, seq) > in_force:
+                continue  # known without reading it: thousands of batches may wait for one version
+            found = batch_at(connection, row.no, seq)
             if found is not None and is_ready(connection, context, row, found[2]):
                 return row.stream
     return None
@@ -227,6 +231,9 @@ def next_ready(connection: Connection, context: Context) -> StreamId | None:
 def apply_waiting(connection: Connection, context: Context, stream: StreamId) -> Applied:
     """Apply the next held batch of a stream that ``next_ready`` named. Raises SealFirst or Fenced."""
     seal_remainder(connection, context)
+    if is_due(connection, context):
+        catch_up(connection, context)
+        return Applied()
     row = stream_row(connection, stream)
     found = batch_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
     if found is None or not is_ready(connection, context, row, found[2]):

@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath, level_of
 from node import __version__
 from node.storage.batches import batch_at
+from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.meta import check_not_fenced
-from node.storage.registries import current_registry, registry_of
+from node.storage.registries import current_registry, registry_for
 from node.storage.sealing import has_pending
 from node.storage.streams import find_stream, held_heads
 from sync_engine.batch import SealedBatch, parse_batch, withhold
@@ -53,8 +54,8 @@ def hello_of(
 
 
 def held_on_link(connection: Connection, child: UnitPath) -> dict[StreamId, Head]:
-    """The held heads of the scopes that travel on the link of ``child``."""
-    return shared_heads(held_heads(connection), child)
+    """The held heads of the scopes that travel on the link of ``child``; a stream under the brake ends before it."""
+    return shared_heads(shippable(connection, held_heads(connection)), child)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def undamaged(data: bytes, digest: bytes) -> SealedBatch | None:
 
 def for_peer(connection: Connection, context: Context, peer: str, batch: SealedBatch) -> bytes:
     """A batch's bytes for a peer, without the chunks that its level may not read."""
-    registry = registry_of(connection, context, batch.header.registry_version[0])
+    registry = registry_for(connection, context, batch)
     level, unit_level = level_of(peer), level_of(unit_of(batch.header.stream.scope))
 
     def may_read(table_name: str, column: str) -> bool:
@@ -114,6 +115,13 @@ def for_peer(connection: Connection, context: Context, peer: str, batch: SealedB
         return table.may_read(table.field(name), level, unit_level)
 
     return withhold(batch, may_read)
+
+
+def sendable(connection: Connection, context: Context, peer: str, batch: SealedBatch) -> bytes | None:
+    """``for_peer``; None where this node strips a batch because it cannot judge it, its registry version not being
+    here: whoever knows that version would have to refuse it, and nobody else can tell whether it is whole."""
+    data = for_peer(connection, context, peer, batch)
+    return None if data is not batch.data and registry_for(connection, context, batch) is None else data
 
 
 def paths_of(connection: Connection, origins: Sequence[tuple[UnitPath, Epoch]]) -> tuple[tuple[bytes, ...], ...]:

@@ -83,3 +83,9 @@ def behind(connection: Connection, peer: str, child: str) -> int:
         (peer,),
     )
     return sum(count for scope, count in rows if is_shared(scope, child))
+
+
+def sealed_by(connection: Connection, unit: str) -> int:
+    """How many batches a unit has sealed, as far as they are held here."""
+    found = execute(connection, "SELECT coalesce(sum(held_seq), 0) FROM _stream WHERE origin = ?", (unit,))
+    return int(found.scalar_one())

@@ -35,10 +35,11 @@ def frozen(value: Any) -> Value:
 
 @dataclass(slots=True)
 class LoadedKey:
-    """One key as stored. ``row`` is the real table's, by field in wire form; ``live`` its conflicts by (identity,
-    field)."""
+    """One key as stored. ``row`` is the real table's, by field in wire form, and ``shown`` whose it is; ``live`` its
+    conflicts by (identity, field)."""
 
     states: dict[bytes, RowState] = field(default_factory=dict)
+    shown: bytes | None = None
     row: dict[str, Any] | None = None
     live: dict[tuple[bytes, str], tuple[int, int, str]] = field(default_factory=dict)
 
@@ -107,6 +108,7 @@ def load_keys(
         by_row.setdefault((write[0], write[1]), []).append(write)
     for held in stored:
         one = loaded[held[0]]
+        one.shown = held[1] if held[8] else one.shown
         shown_row = {**(one.row or {}), **was.get(held[0], {})} if held[8] else None
         one.states[held[1]] = _state(table, held, by_row.get((held[0], held[1]), []), heads, shown_row, insertable)
     for found in execute(
@@ -168,10 +170,21 @@ def value_in_row(register: Register, row: Mapping[str, Any]) -> Value:
 
 
 class KeySaver:
-    """Collects merged keys of one table and writes them as sets."""
+    """Collects merged keys of one table and writes them as sets. Of ``quiet`` registers the table keeps what it
+    shows."""
 
-    def __init__(self, table: Table, scope_no: int, unit: str, numbers: Mapping[Head, int], now_ms: int) -> None:
+    def __init__(
+        self,
+        table: Table,
+        scope_no: int,
+        unit: str,
+        numbers: Mapping[Head, int],
+        now_ms: int,
+        quiet: frozenset[str] = frozenset(),
+    ) -> None:
         self.table, self.scope_no, self.unit, self.numbers, self.now_ms = table, scope_no, unit, numbers, now_ms
+        self.keeps_deleted = ALIVE in quiet
+        self.quiet = [register for register in table.registers if register.name in quiet]
         self.ids: list[str] = []
         self.rows: list[tuple[Any, ...]] = []
         self.writes: list[tuple[Any, ...]] = []
@@ -186,14 +199,26 @@ class KeySaver:
         for state in merged.states.values():
             self._add_state(key, state, merged)
         if merged.row is None:
-            if loaded.row is not None:
+            if loaded.row is not None and not self.keeps_deleted:
                 self.gone.append((self.unit, key))
         else:
             earlier = loaded.row or {}
-            row = {name: earlier.get(name) if value is KEEP else value for name, value in merged.row.items()}
+            kept = set() if loaded.row is None else self._kept(merged, loaded.shown)
+            row = {
+                name: earlier.get(name) if value is KEEP or name in kept else value
+                for name, value in merged.row.items()
+            }
             if row != loaded.row:
                 self.shown.append((key, row, by))
         self._add_conflicts(key, merged, loaded)
+
+    def _kept(self, merged: MergedKey, before: bytes | None) -> set[str]:
+        """The fields of quiet registers, as long as the same person is shown; not where the row's insert is all that
+        they hold, since the table alone has its value."""
+        front = merged.shown
+        if front is None or front.identity != before:
+            return set()
+        return {each.name for register in self.quiet if front.is_explicit(register) for each in register.fields}
 
     def _add_state(self, key: str, state: RowState, merged: MergedKey) -> None:
         front = merged.shown is state
@@ -242,12 +267,19 @@ class KeySaver:
             if place not in loaded.live or loaded.live[place][1] != conflict.number:
                 self.conflicts.append(self._conflict_row(key, conflict))
 
-    def _conflict_row(self, key: str, conflict: Conflict) -> tuple[Any, ...]:
+    def packed_writes(self, conflict: Conflict) -> bytes:
+        """A conflict's writes as the journal keeps them."""
         won = (conflict.winner.origin, conflict.winner.time, conflict.winner.value)
+        sealed_in: dict[tuple[str, int, object], int] = {
+            (write.origin, write.time, write.value): self._number(write) for write in conflict.writes
+        }
         writes = [
-            (unit, level_of(unit), time, value, (unit, time, value) == won)
+            (unit, level_of(unit), time, value, (unit, time, value) == won, sealed_in[(unit, time, value)])
             for unit, time, value in statement(conflict.writes)
         ]
+        return _PACK(writes)
+
+    def _conflict_row(self, key: str, conflict: Conflict) -> tuple[Any, ...]:
         return (
             conflict.number,
             self.scope_no,
@@ -258,7 +290,7 @@ class KeySaver:
             conflict.policy,
             "open" if conflict.is_open else "settled",
             1,
-            _PACK(writes),
+            self.packed_writes(conflict),
             self.now_ms,
         )
 

@@ -1,7 +1,7 @@
 """What ``status`` and its relatives tell, read from the database.
 
-Role: counts, heads, waiting, conflicts; no words and no colours.
-Reach: storage tables.
+Role: counts, heads, waiting, conflicts; no colours, and no words but what a batch waits for.
+Reach: storage tables, node.messages.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import msgspec
 from sqlalchemy import Connection
 
 from conflict.values import level_of
+from node.messages import say
 from node.storage.batches import WAITING, batch_at
+from node.storage.brake import UNDOING, open_brakes
 from node.storage.context import Context
 from node.storage.digests import ScopeDigest
 from node.storage.engine import execute
-from node.storage.inbox import missing_causes, registry_for
-from node.storage.registries import current_registry
+from node.storage.history import person_finder
+from node.storage.inbox import missing_causes
+from node.storage.registries import current_registry, standing_of, waiting_versions
 from node.storage.streams import FROZEN, OPEN, REFUSED, StreamRow, streams
+from sync_engine.merge import ALIVE
 from sync_engine.names import is_held_by, unit_of
 
 
@@ -67,9 +71,24 @@ def _causes(connection: Connection, context: Context, row: StreamRow) -> list[st
     if found is None:
         return []
     causes = [f"{head.stream} {head.seq}" for head in missing_causes(connection, found[2])]
-    if registry_for(connection, context, found[2]) is None:
-        causes.append(f"registry version {found[2].header.registry_version[0]}")
+    if (waiting := standing_of(connection, context, found[2])) is not None:
+        causes.append(say(f"registry.cause.{waiting.standing}", version=waiting.version))
     return causes
+
+
+def newer_registries(connection: Connection, context: Context) -> list[dict[str, Any]]:
+    """The registry versions that have come and are not in force here, why, and how many batches wait for each."""
+    found = execute(connection, "SELECT registry, count(*) FROM _batch WHERE state = ? GROUP BY registry", (WAITING,))
+    batches = {int(version): int(count) for version, count in found}
+    return [
+        {
+            "version": each.version,
+            "standing": each.standing.value,
+            "reason": each.reason,
+            "batches": batches.get(each.version, 0),
+        }
+        for each in waiting_versions(connection, context)
+    ]
 
 
 def left_streams(connection: Connection) -> list[dict[str, str]]:
@@ -86,6 +105,29 @@ def conflict_counts(connection: Connection) -> tuple[int, int]:
     still_open = execute(connection, "SELECT count(*) FROM _conflict WHERE live = 1 AND state = 'open'").scalar_one()
     held = execute(connection, "SELECT count(*) FROM _write WHERE held = 1").scalar_one()
     return int(still_open), int(held)
+
+
+def brakes(connection: Connection) -> list[dict[str, Any]]:
+    """Accidents that the brake holds, oldest first, with what they did."""
+    return [
+        {
+            "number": brake.no,
+            "scope": brake.stream.scope,
+            "unit": unit_of(brake.stream.scope),
+            "at": brake.noted_ms,
+            "undoing": brake.state == UNDOING,
+            "changes": [
+                {
+                    "table": each.table,
+                    "field": None if each.register == ALIVE else each.register,
+                    "rows": each.rows,
+                    "of": each.of,
+                }
+                for each in brake.changes
+            ],
+        }
+        for brake in open_brakes(connection)
+    ]
 
 
 def set_aside(connection: Connection, context: Context) -> list[dict[str, Any]]:
@@ -107,12 +149,20 @@ def conflicts(connection: Connection, context: Context, *, only_open: bool) -> l
         "SELECT number, name, tbl, id, field, policy, state, writes, noted_ms FROM _conflict"
         f" JOIN _scope ON _scope.no = _conflict.scope {where} ORDER BY _conflict.no DESC",
     ).all()
+    person = person_finder(connection, context)
     found = []
     for number, scope, tbl, key, field, policy, state, raw, noted_ms in rows:
         table = registry.by_number[tbl]
         writes = [
-            {"value": value, "origin": unit, "level": registry.level_name(level), "at": time >> 16, "won": won}
-            for unit, level, time, value, won in msgspec.msgpack.decode(raw)
+            {
+                "value": value,
+                "origin": unit,
+                "level": registry.level_name(level),
+                "at": time >> 16,
+                "person": person(batch, table.name, key, time),
+                "won": won,
+            }
+            for unit, level, time, value, won, batch in msgspec.msgpack.decode(raw)
         ]
         shown = next((write["value"] for write in writes if write["won"]), None)
         found.append(

@@ -72,12 +72,30 @@ batch = Table(
     Column("size", Integer, nullable=False),
     Column("registry", Integer, nullable=False),
     Column("state", Text, nullable=False),  # applied | waiting
+    Column("settles", BigInteger),  # it decides about the braked batches of its stream from this number on
     Column("stored_ms", BigInteger, nullable=False),
     Column("data", LargeBinary, nullable=False),  # as received: never re-encoded
     Index("_batch_place", "stream", "seq"),
     sqlite_autoincrement=True,
 )
 Index("_batch_waiting", batch.c.stream, batch.c.seq, sqlite_where=text("state = 'waiting'"))
+
+Index("_batch_settles", batch.c.stream, batch.c.seq, sqlite_where=text("settles IS NOT NULL"))
+
+# Sealings that changed unusually much: their streams end here for all peers until a person has decided.
+brake = Table(
+    "_brake",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("stream", Integer, nullable=False),
+    Column("from_seq", BigInteger, nullable=False),
+    Column("changes", LargeBinary, nullable=False),  # [(table, register, rows, of)]
+    Column("running", Integer, nullable=False),  # 1 till all that was pending then has been sealed
+    Column("state", Text, nullable=False),  # pulled | undoing | released | undone
+    Column("noted_ms", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("_brake_open", brake.c.stream, unique=True, sqlite_where=text("state IN ('pulled', 'undoing')"))
 
 row = _keyed(
     "_row",

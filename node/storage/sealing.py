@@ -7,19 +7,22 @@ nothing foreign is applied while anything is pending.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 from sqlalchemy import Connection
 
 from conflict.values import Head, StreamId
+from node.storage.adoption import adopt_registry
 from node.storage.apply import Incoming, apply_batch
 from node.storage.batches import APPLIED, insert_batch
+from node.storage.brake import accidents, brake_of, end_run, pull
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.meta import check_not_fenced
-from node.storage.registries import adopt_registry, adopt_units, current_registry
+from node.storage.registries import adopt_units, current_registry
 from node.storage.streams import (
     advance_applied,
     advance_held,
@@ -29,7 +32,7 @@ from node.storage.streams import (
     stream_row,
 )
 from node.storage.window import Window
-from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, encode_batch, encode_header
+from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, Settlement, encode_batch, encode_header
 from sync_engine.entries import Entries, encode_section
 from sync_engine.limits import ENTRIES_SEALED
 from sync_engine.names import REGISTRY
@@ -48,6 +51,7 @@ class Sealed:
     head: Head | None
     entries: int
     set_aside: int
+    braked: bool = False
 
 
 def pending_count(connection: Connection) -> int:
@@ -74,11 +78,27 @@ def seal_next(connection: Connection, context: Context, notes_max: int = ENTRIES
     unit, tbl = first
     table = registry.by_number[tbl]
     scope = table.scope_of(unit)
-    window = Window(connection, context, registry, unit, StreamId(context.unit, context.epoch, scope))
+    stream = StreamId(context.unit, context.epoch, scope)
+    brake = brake_of(connection, stream)
+    changes = accidents(connection, context, registry, unit, scope)
+    window = Window(connection, context, registry, unit, stream)
     for _number, part in sorted(registry.by_number.items()):
         if part.scope_of(unit) == scope and window.notes < notes_max and not window.is_full:
             window.add_table(part, notes_max - window.notes)
-    return _seal_window(connection, context, registry, window)
+    braked = bool(changes) or (brake is not None and brake.running)
+    sealed = _seal_window(connection, context, registry, window, braked)
+    if braked and sealed.head is not None:
+        no = stream_row(connection, stream).no
+        pull(connection, no, sealed.head.seq, brake, changes, context.now_ms())
+    if braked and not pending_in(connection, registry, unit, scope):
+        end_run(connection, stream)
+    return sealed
+
+
+def pending_in(connection: Connection, registry: Registry, unit: str, scope: str) -> bool:
+    """Whether anything of one scope is pending."""
+    tables = execute(connection, "SELECT DISTINCT tbl FROM _pending WHERE unit = ? AND tbl > 0", (unit,)).scalars()
+    return any(registry.by_number[tbl].scope_of(unit) == scope for tbl in tables)
 
 
 def _first_pending(connection: Connection) -> tuple[str, int] | None:
@@ -90,39 +110,60 @@ def _first_pending(connection: Connection) -> tuple[str, int] | None:
     return None if found is None else (found[0], found[1])
 
 
-def _seal_window(connection: Connection, context: Context, registry: Registry, window: Window) -> Sealed:
-    """Sign and store the window as its stream's next batch, and take its notes away."""
+def _seal_window(connection: Connection, context: Context, registry: Registry, window: Window, braked: bool) -> Sealed:
+    """Seal the window, and take its notes away."""
     sections = window.sections()
     if not sections:
         window.forget()
         return Sealed(None, 0, window.aside)
-    stream = window.stream
+    statement = Statement(window.stream, sections, braked=braked)
+    batch = seal_statement(connection, context, registry, statement, was=window.was)
+    window.forget()
+    follow_up(connection, context, {entries.table.name for entries in sections})
+    return Sealed(batch.head, batch.header.entries, window.aside, braked)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What one batch of a stream is to say."""
+
+    stream: StreamId
+    sections: Sequence[Entries]
+    braked: bool = False
+    settles: Settlement | None = None
+
+
+def seal_statement(
+    connection: Connection,
+    context: Context,
+    registry: Registry,
+    statement: Statement,
+    was: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+) -> SealedBatch:
+    """Sign and store a statement as its stream's next batch, and merge it here like any other. ``was``: the tables show
+    it already (it was noted from them), and this is what still matters of what they showed before."""
+    stream = statement.stream
     row = stream_row(connection, stream)
     before = seen_by(connection, row.no)
     seen = before.updated(head for head in applied_heads(connection, stream.scope) if head.stream != stream)
     delta = seen.changed_since(before)
-    batch = _sign(context, registry, stream, sections, row.held, tuple(delta))
+    batch = _sign(context, registry, statement, row.held, tuple(delta))
     # Writing begins here, so the lock is short: all that was read still holds, or SQLite refuses it.
     no = insert_batch(connection, row.no, batch, APPLIED, context.now_ms())
-    window.forget()
     note_seen(connection, row.no, delta)
     seen = seen if row.held is None else seen.updated([row.held])
-    apply_batch(connection, context, Incoming(no, batch.head, seen, registry, own=True, was=window.was), sections)
+    incoming = Incoming(no, batch.head, seen, registry, own=was is not None, was=was or {})
+    apply_batch(connection, context, incoming, statement.sections)
     advance_held(connection, row.no, batch.head)
     advance_applied(connection, row.no, batch.head)
-    follow_up(connection, context, {entries.table.name for entries in sections})
-    return Sealed(batch.head, batch.header.entries, window.aside)
+    return batch
 
 
 def _sign(
-    context: Context,
-    registry: Registry,
-    stream: StreamId,
-    sections: Sequence[Entries],
-    before: Head | None,
-    delta: tuple[Head, ...],
+    context: Context, registry: Registry, statement: Statement, before: Head | None, delta: tuple[Head, ...]
 ) -> SealedBatch:
-    laid = [encode_section(entries, context.salt) for entries in sections]
+    stream = statement.stream
+    laid = [encode_section(entries, context.salt) for entries in statement.sections]
     of_registry = stream.scope.endswith(REGISTRY)
     header = BatchHeader(
         tree_id=context.tree_id,
@@ -133,6 +174,8 @@ def _sign(
         registry_version=(0, sha256(b"").digest()) if of_registry else (registry.version, registry.sha256),
         again=False,
         sections=tuple(each for each, _ in laid),
+        braked=statement.braked,
+        settles=statement.settles,
     )
     header_bytes = encode_header(header)
     signature = context.sign("batch", header_bytes)

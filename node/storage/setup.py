@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from sqlalchemy import Connection
 
 from node import __version__
+from node.storage.adoption import reinstall
 from node.storage.capture import capture_schema_sql
 from node.storage.context import NO_REGISTRY, Context
 from node.storage.engine import bulk, execute
 from node.storage.meta import get_meta, set_meta
-from node.storage.registries import adopt_registry, adopt_units
+from node.storage.registries import adopt_units, current_registry
 from node.storage.schema import SCHEMA_VERSION, create_own_tables
 from node.storage.sealing import seal_all
 from node.storage.tables import install_tables
@@ -26,16 +27,17 @@ MADE_BY = f"{__version__} schema {SCHEMA_VERSION}"
 
 def open_database(connection: Connection, context: Context) -> None:
     """What every start does: make what is missing or was made by another version of the software, and see to it that
-    nothing a crash left half-done silences capture."""
+    nothing a crash left half-done silences capture. Raises SoftwareTooOld."""
     create_own_tables(connection)
     if get_meta(connection, "made_by") != MADE_BY:
         for statement in capture_schema_sql():
             execute(connection, statement)
         install_tables(connection, NO_REGISTRY)
         adopt_units(connection, context)
-        adopt_registry(connection, context)
+        reinstall(connection, context)
         set_meta(connection, "made_by", MADE_BY)
     execute(connection, "UPDATE _capture SET applying = 0")
+    current_registry(connection, context)  # software that is too old for it must not begin to seal
 
 
 def publish_root(

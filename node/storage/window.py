@@ -33,7 +33,7 @@ _ROW_OVERHEAD = 64 + ID_CHARS_MAX
 """What a row has on the wire beside its values, at most."""
 
 
-def _octets_sql(table: Table) -> str:
+def octets_sql(table: Table) -> str:
     """How many bytes a row's values of no fixed size have."""
     fixed = (FieldType.INT, FieldType.BOOL, FieldType.REAL)
     sized = [quoted(each.name) for each in table.fields if each.type not in fixed]
@@ -96,7 +96,7 @@ class Window:
         """The first of these keys whose rows fit the window, known before the rows are read."""
         rows = execute(
             self.connection,
-            f"SELECT id, {_octets_sql(table)} FROM {quoted(table.name)} WHERE unit = ? AND id {IN_LIST}",
+            f"SELECT id, {octets_sql(table)} FROM {quoted(table.name)} WHERE unit = ? AND id {IN_LIST}",
             (self.unit, in_list(keys)),
         )
         octets = dict(tuple(row) for row in rows)
@@ -122,6 +122,9 @@ class Window:
         identities = dict(zip(current, folder.prepare(list(current.values())), strict=True))
         known = known_rows(self.connection, table, self.stream, keys)
         for key, note in noted.items():
+            if (table.number, key) in self.set_aside:
+                part.ids.append(key)  # nor does what it took the place of: deleted beneath it, it would be gone here
+                continue
             row = current.get(key)
             held = known.get(key, ())
             rows, deletes = folder.fold(note, row, identities.get(key, b""), held) if row or held else ([], [])
@@ -202,6 +205,9 @@ class Window:
                 kept.append(draft)
             else:
                 self._set_aside(part.table, draft.id, reason)
+        aside = {draft.id for draft in part.rows if (part.table.number, draft.id) in self.set_aside}
+        part.deletes = [draft for draft in part.deletes if draft.id not in aside]
+        kept = [draft for draft in kept if draft.id not in aside]
         return section_of(part.table, SectionKind.ROWS, kept) if kept else None
 
     def _is_bad_registry(self, table: Table, draft: Draft) -> bool:

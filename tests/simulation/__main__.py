@@ -97,7 +97,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--long", action="store_true", help="up to 60 nodes and thousands of turns a seed")
-    parser.add_argument("--kind", help="mixed, crowded, restored, hostile or forked; drawn by the seed if not said")
+    parser.add_argument(
+        "--kind", help="mixed, crowded, restored, hostile, forked, braked or changed; drawn by the seed if not said"
+    )
     parser.add_argument("--mutant", help="break the product on purpose, by name (see mutants.py)")
     parser.add_argument("--mutants", action="store_true", help="see each mutant caught, within --seeds")
     given = parser.parse_args()

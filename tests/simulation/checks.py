@@ -7,7 +7,7 @@ oracle (I1, I2, I6, I7, I18); ``check_disk`` looks for bytes where they may not 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
 from random import Random
@@ -21,14 +21,16 @@ from sqlalchemy import Connection
 
 from node.storage import inbox
 from node.storage.context import Context
+from node.storage.registries import registry_for
 from sync_engine.batch import NO_PREV, SectionKind, parse_batch
+from sync_engine.entries import Entries
 from sync_engine.errors import RemoteFault
 from sync_engine.frames import Ack, HeadsFrame
 from sync_engine.verify import decode
 from tests.simulation.identities import IDENTITIES
 from tests.simulation.model import BY_NUMBER, TABLES, holds, readable, within
 from tests.simulation.process import Process
-from tests.simulation.truth import ALIVE, Truth, key_scope
+from tests.simulation.truth import ALIVE, Truth, Write, key_scope
 
 Stream = tuple[str, str, str]
 """(origin, epoch, scope)"""
@@ -71,6 +73,8 @@ class Observer:
         """Grows with every batch stored and every head that moves."""
         self.places: dict[tuple[Stream, int], bytes] = {}
         """Every place that an origin has sealed, by its first batch there."""
+        self.held_back: dict[str, set[bytes]] = {}
+        """By unit: the batches that its brake holds."""
         self.restored: set[str] = set()
         self.two_lives: set[str] = set()
         """Nodes whose key has signed two batches at one place without their database's knowing."""
@@ -79,6 +83,8 @@ class Observer:
         """Called after each commit, before anything else happens."""
         mine = self.followed.setdefault(node.unit, Followed())
         sealed = self._new_batches(node, mine)
+        if node.brake.share < 1:
+            self._braked(node)
         self._sealed_keys(node, sealed)
         self._heads(node, mine)
 
@@ -99,12 +105,22 @@ class Observer:
             self._chain(node, mine, stream, seq, digest, data)
             self._entitled(node, stream, data)
             mine.stored[digest] = stream
+            held_by = [unit for unit, held in self.held_back.items() if digest in held and unit != node.unit]
+            require(not held_by, lambda u=held_by: f"brake: {node.unit} has a batch that is held back by {u}")  # type: ignore[misc]
             if origin == node.unit:
                 own[scope] = digest
                 self._sealed_once(mine, stream, seq, digest)
                 self.truth.batches.setdefault(digest, [])
                 self.say(f"{origin} seals {scope} {seq} as {digest.hex()[:8]}")
         return own
+
+    def _braked(self, node: Process) -> None:
+        """Which of its batches a node holds back now."""
+        found = node.query(
+            "SELECT hash FROM _batch JOIN _brake ON _brake.stream = _batch.stream AND seq >= from_seq"
+            " WHERE _brake.state IN ('pulled', 'undoing')"
+        )
+        self.held_back[node.unit] = {digest for (digest,) in found}
 
     def _chain(self, node: Process, mine: Followed, stream: Stream, seq: int, digest: bytes, data: bytes) -> None:
         batch = parse_batch(data)
@@ -151,6 +167,9 @@ class Observer:
     # --- I2: notes and rows commit together ---
 
     def _sealed_keys(self, node: Process, sealed: dict[str, bytes]) -> None:
+        if self.truth.undoing == node.unit:
+            self._undone(node, sealed)
+            return
         windows = self.truth.nodes[node.unit].windows
         if not windows:
             return
@@ -167,11 +186,27 @@ class Observer:
         for batch in sealed.values():
             self._note_times(node, batch)
 
+    def _undone(self, node: Process, sealed: dict[str, bytes]) -> None:
+        """An accident was taken back: what that wrote is what its batch says."""
+        seen, clock = self.truth.nodes[node.unit].applied, node.now_ms() << 16
+        for scope, digest in sealed.items():
+            ((data,),) = node.query("SELECT data FROM _batch WHERE hash = ?", digest)
+            batch = parse_batch(data)
+            registry = node.look(registry_for, node.context, batch)
+            assert registry is not None
+            for entries in decode(batch, registry):
+                for at, key in enumerate(entries.ids):
+                    place = (entries.table.name, scope.partition("/")[0], key, entries.identities[at])
+                    for register, element, value in written_by(entries, at):
+                        write = Write((*place, register, element), value, digest, seen, node.unit, clock)
+                        self.truth.batches[digest].append(write)
+            self._note_times(node, digest)
+
     def _note_times(self, node: Process, digest: bytes) -> None:
         """The times that a batch gives its writes: the product's own, and the same everywhere from now on."""
         ((data,),) = node.query("SELECT data FROM _batch WHERE hash = ?", digest)
         batch = parse_batch(data)
-        registry = node.look(inbox.registry_for, node.context, batch)
+        registry = node.look(registry_for, node.context, batch)
         assert registry is not None
         unit = batch.header.stream.scope.partition("/")[0]
         sealed: dict[tuple[Any, ...], dict[str, int]] = {}
@@ -247,6 +282,21 @@ class Observer:
         stored = self.followed[node.unit].stored
         if any(head.stream.origin == node.unit and head.hash not in stored for head in frame.heads):
             self.followed[node.unit].knows = True
+
+
+def written_by(entries: Entries, at: int) -> Iterator[tuple[str, str, Any]]:
+    """(register, element, value) of one inverse edit; it says that its row is there."""
+    yield ALIVE, "", True
+    for register in entries.written(at):
+        names = [each.name for each in register.fields]
+        if register.is_union:
+            for element in entries.columns[names[0]][at]:
+                yield register.name, element, True
+            for element in entries.removed[names[0]][at]:
+                yield register.name, element, False
+        else:
+            values = tuple(entries.columns[name][at] for name in names)
+            yield register.name, "", values if register.is_group else values[0]
 
 
 @lru_cache(maxsize=20_000)

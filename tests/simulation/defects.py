@@ -15,9 +15,10 @@ from conflict.policies import Policy, shown
 from conflict.register import add_write
 from conflict.values import Write
 from node import local, session
-from node.storage import apply, batches, digests, engine, inbox, pending, sealing, streams
+from node.storage import apply, batches, digests, engine, inbox, pending, registers, sealing, streams
 from node.storage.engine import execute
 from node.storage.inbox import Outcome, Taken
+from node.storage.registries import registry_for
 from sync_engine import merge, seal
 from sync_engine.batch import SectionKind, parse_batch
 from sync_engine.errors import LinkFault
@@ -130,7 +131,10 @@ def insert_forgets_rivals() -> Places:
 
 
 def withhold_nothing() -> Places:
-    return [(session, "for_peer", lambda _connection, _context, _peer, batch: batch.data)]
+    def whole(_connection: Any, _context: Any, _peer: str, batch: Any) -> bytes:
+        return batch.data
+
+    return [(session, "for_peer", whole), (session, "sendable", whole)]
 
 
 def not_fenced() -> Places:
@@ -345,3 +349,21 @@ def heads_before_rows() -> Places:
 
 def batches_are_taken_again() -> Places:
     return [(inbox, "is_stored", lambda _connection, _digest: False)]
+
+
+def quiet_blends() -> Places:
+    """A field that was changed back keeps what the table shows, whoever that belongs to."""
+
+    def kept(self: Any, merged: Any, _before: Any) -> set[str]:
+        return {each.name for register in self.quiet if merged.shown for each in register.fields}
+
+    return [(registers.KeySaver, "_kept", kept)]
+
+
+def registry_not_waited_for() -> Places:
+    """A batch counts as ready as soon as its registry version can be read."""
+
+    def may_apply(connection: Any, context: Any, batch: Any) -> bool:
+        return registry_for(connection, context, batch) is not None
+
+    return [(inbox, "may_apply", may_apply), (inbox, "number_in_force", lambda _connection: 1 << 62)]

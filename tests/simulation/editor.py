@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from node.storage.engine import execute
-from tests.simulation.model import PERSON, THING, WORD, Table, scope_of, within
+from tests.simulation.model import LATER, PERSON, THING, WORD, Table, scope_of, within
 from tests.simulation.process import Process
 from tests.simulation.truth import Key, RowImage, Truth
 
@@ -36,6 +36,10 @@ class Editor:
         self.count, self.say = count, say
         self.hot = sorted({unit for unit in self.units if self.units.count(unit) > 1})
         self.nfd_rate = 0.0
+        self.mass_rate = 0.0
+        """How often a program does something to all rows of a unit."""
+        self.knows_all = False
+        """Whether the node that is written at has the newer registry."""
         self.serial = 0
 
     # --- values ---
@@ -67,9 +71,13 @@ class Editor:
 
     # --- statements ---
 
+    def fields(self, table: Table) -> tuple[str, ...]:
+        """The fields that the node has."""
+        return tuple(each for each in table.fields if self.knows_all or each != LATER)
+
     def row(self, unit: str, table: Table, key: str) -> dict[str, Any]:
         values: dict[str, Any] = {"unit": unit, "id": key, table.required: self.value(unit, table, table.required)}
-        for field in table.fields:
+        for field in self.fields(table):
             if field != table.required and self.rng.random() < 0.5:
                 values[field] = self.value(unit, table, field)
         return values
@@ -81,19 +89,21 @@ class Editor:
 
     def upsert(self, unit: str, table: Table, key: str) -> Statement:
         _, _, sql, values = self.insert(unit, table, key)
-        field = self.rng.choice(table.fields)
+        field = self.rng.choice(self.fields(table))
         sql += f" ON CONFLICT (unit, id) DO UPDATE SET {field} = ?"
         return table, unit, sql, [*values, self.value(unit, table, field)]
 
     def update(self, unit: str, table: Table, key: str | None) -> Statement:
-        fields = self.rng.sample(table.fields, min(len(table.fields), self.rng.choice([1, 1, 1, 2, 3])))
+        known = self.fields(table)
+        fields = self.rng.sample(known, min(len(known), self.rng.choice([1, 1, 1, 2, 3])))
         values = [self.value(unit, table, field) for field in fields]
         where, which = ("unit = ?", [unit]) if key is None else ("unit = ? AND id = ?", [unit, key])
         sql = f"UPDATE {table.name} SET {', '.join(f'{each} = ?' for each in fields)} WHERE {where}"
         return table, unit, sql, [*values, *which]
 
-    def delete(self, unit: str, table: Table, key: str) -> Statement:
-        return table, unit, f"DELETE FROM {table.name} WHERE unit = ? AND id = ?", [unit, key]
+    def delete(self, unit: str, table: Table, key: str | None) -> Statement:
+        where, which = ("unit = ?", [unit]) if key is None else ("unit = ? AND id = ?", [unit, key])
+        return table, unit, f"DELETE FROM {table.name} WHERE {where}", which
 
     def move(self, unit: str, table: Table, key: str) -> Statement:
         """What nobody may do: a row keeps its unit."""
@@ -104,6 +114,8 @@ class Editor:
         rng = self.rng
         table = rng.choices([PERSON, THING, WORD], [6, 3, 1])[0]
         unit = node if table.catalogue else rng.choice([each for each in self.units if within(each, node)])
+        if rng.random() < self.mass_rate:
+            return [rng.choice([self.update(unit, table, None), self.delete(unit, table, None)])]
         key = f"r{rng.randrange(self.ids)}" if rng.random() < 0.9 else "ký-1"
         match rng.choices(range(9), [5, 8, 2, 2, 2, 1, 1, 1, 2])[0]:
             case 0:
@@ -129,6 +141,7 @@ class Editor:
 
     def edit(self, node: Process) -> None:
         """One transaction of a local program. What it wrote is true as soon as it is committed."""
+        self.knows_all = node.query("SELECT 1 FROM _meta WHERE key = 'registry' AND value = '2'") != []
         statements, changes, refused = self.statements(node.unit), list[Change](), list[str]()
 
         def work(connection: Connection) -> None:
@@ -162,9 +175,15 @@ class Editor:
 
 
 def rows_of(connection: Connection, table: Table, unit: str) -> dict[str, dict[str, Any]]:
-    """A table's rows of one unit by id, in SQL form."""
-    found = execute(connection, f"SELECT id, {', '.join(table.fields)} FROM {table.name} WHERE unit = ?", (unit,))
-    return {row[0]: dict(zip(table.fields, row[1:], strict=True)) for row in found}
+    """A table's rows of one unit by id, in SQL form, as far as the node knows the fields."""
+    fields = table.fields
+    if (
+        LATER in fields
+        and (LATER,) not in execute(connection, f"SELECT name FROM pragma_table_info('{table.name}')").all()
+    ):
+        fields = tuple(each for each in fields if each != LATER)
+    found = execute(connection, f"SELECT id, {', '.join(fields)} FROM {table.name} WHERE unit = ?", (unit,))
+    return {row[0]: dict(zip(fields, row[1:], strict=True)) for row in found}
 
 
 def shown_identity(connection: Connection, table: Table, unit: str, key: str) -> bytes | None:

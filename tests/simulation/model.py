@@ -14,6 +14,11 @@ from typing import Any
 import msgspec
 
 TOML = (Path(__file__).parent / "registry.toml").read_text(encoding="utf-8")
+LATER = "nick"
+"""A field that the next version has, before all others, so that every register's place changes."""
+NEXT_TOML = TOML.replace("version = 1", "version = 2").replace(
+    "[tables.person.fields]\n", f'[tables.person.fields]\n{LATER} = {{ type = "text" }}\n'
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ PERSON = Table(
         Register("badges", ("badges",), "union"),
         Register("rank", ("rank",), "max"),
         Register("own", ("own",), "local"),
+        Register(LATER, (LATER,), "latest"),
     ),
 )
 THING = Table(

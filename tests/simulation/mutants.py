@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from unittest import mock
 
-from node.storage import apply, inbox
+from node.storage import apply, inbox, outbox, publishing
 from sync_engine import merge, seal
 from tests.simulation import defects
 from tests.simulation.defects import Places
@@ -46,6 +46,14 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "an insert forgets its rivals": Mutant("I1", defects.insert_forgets_rivals),
     "nothing is withheld": Mutant("I13", defects.withhold_nothing),
+    "what the brake holds is shipped": Mutant(
+        "brake", lambda: [(outbox, "shippable", lambda _connection, heads: dict(heads))], "braked"
+    ),
+    "what is undone is shown as another's": Mutant("I2", defects.quiet_blends, "braked"),
+    "a registry changes under pending edits": Mutant(
+        "I1", lambda: [(publishing, "seal_remainder", lambda _connection, _context: None)], "changed"
+    ),
+    "a batch is applied before its registry": Mutant("I16", defects.registry_not_waited_for, "changed"),
     "a restored node is not fenced": Mutant("I11", defects.not_fenced, "restored"),
     "a union is never taken from": Mutant("I1", defects.union_as_a_whole),
     "a head moves without its rows": Mutant("I1", defects.head_without_a_batch),

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, event
 from conflict.values import UnitPath
 from node.storage import sealing
 from node.storage.certificates import keep_path
-from node.storage.context import Context
+from node.storage.context import BrakeRule, Context
 from node.storage.engine import open_engine
 from node.storage.setup import open_database
 from tests.simulation.identities import IDENTITIES
@@ -54,6 +54,9 @@ class Process:
         self.counts_syncs = False
         """Whether power cuts are to come: then each commit's log is remembered."""
         self.down_until: int | None = None
+        self.brake = BrakeRule(share=1.0)
+        self.by_hand = False
+        """Whether its operator brings registry versions into force."""
         self.on_commit: Callable[[Process], None] = lambda _process: None
         self.uncommitted: Callable[[], None] | None = None
         """Told once the transaction under way is committed; never, if it is not."""
@@ -128,6 +131,8 @@ class Process:
             sign=self.identity.sign,
             salt=lambda: self.rng.randbytes(16),
             now_ms=self.now_ms,
+            brake=self.brake,
+            registry_by_hand=self.by_hand,
         )
         self.write(open_database, self.context)
         self.write(keep_path, self.identity.path, self.context.tree_id)

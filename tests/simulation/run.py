@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from random import Random
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ import structlog
 from structlog import DropEvent
 
 from conflict.values import Head, level_of
+from node.storage.context import BrakeRule
 from sync_engine import exchange
 from sync_engine.errors import Fenced
 from sync_engine.names import parent_of
@@ -28,12 +30,15 @@ from tests.simulation.editor import Editor
 from tests.simulation.link import Line, Session, Watch
 from tests.simulation.misfortune import Misfortune
 from tests.simulation.model import within
+from tests.simulation.operator import Operator
 from tests.simulation.peace import Peace
 from tests.simulation.process import Process, SimulatedCrash
 from tests.simulation.registers import NodeCheck
+from tests.simulation.registrar import Registrar
 from tests.simulation.swarm import Swarm
 from tests.simulation.truth import NodeTruth, Truth
 
+FEW = BrakeRule(share=0.3, rows_min=2)
 STEPS_MAX = 20_000
 """No session of a short run takes a tenth of this."""
 
@@ -70,11 +75,14 @@ class Run:
         """How often each child calls: a backlog of several streams is what makes batches wait for each other."""
         self.editor = Editor(self.rng, self.truth, hot, self.swarm.ids, self._count, self._say)
         self.editor.nfd_rate = self.swarm.rates.get("NFD text", 0.0)
+        self.editor.mass_rate = 0.1 if self.swarm.brakes else 0.0
         self.watch = Watch(self.observer.acked, self.observer.heads_met, self._say, self._count)
         self.misfortune = Misfortune(
             *(self.rng, self.swarm, self.nodes, self.lines, self.truth, self.observer),
             *(self._stop, self._count, self._say),
         )
+        self.operator = Operator(self.rng, self.truth, self._count, self._say)
+        self.registrar = Registrar(self.rng, self.swarm, self.nodes, self._count, self._say)
         self.peace = Peace(self.nodes, self.truth, self.observer, self.rng, self._count)
         self.peace.is_hostile = bool({"poisoned", "equivocated"} & self.swarm.rates.keys())
 
@@ -118,6 +126,7 @@ class Run:
                 self._turn()
             self._settle()
             self.peace.check()
+            self.registrar.check()
         except Exception as error:
             self.outcome.failure = f"{type(error).__name__}: {error}"
             if not isinstance(error, Violation):
@@ -135,8 +144,11 @@ class Run:
             node = Process(unit, self.home, self.rng, lambda: self.now)
             node.on_commit = self.observer.committed
             node.counts_syncs = bool(self.swarm.rates.get("power cut"))
+            node.brake = FEW if self.swarm.brakes else node.brake
             self.nodes[unit] = node
             self.truth.nodes[unit] = NodeTruth()
+            if parent_of(unit):
+                self.registrar.appoint(unit)
             node.start()
             if parent_of(unit):
                 rates = {fault: rate for fault, rate in self.swarm.rates.items() if self.rng.random() < 0.7}
@@ -157,6 +169,7 @@ class Run:
             if node.down_until is not None and node.down_until <= self.tick:
                 self._start(node)
         self.misfortune.strike()
+        self.registrar.turn(self._guarded)
         up = [node for node in self.nodes.values() if node.is_up]
         what = rng.choices(["edit", "seal", "call", "frames"], [5, 2, 2, 6])[0]
         if what == "edit" and up:
@@ -170,6 +183,10 @@ class Run:
             for _ in range(rng.randint(1, 30)):
                 if self.sessions:
                     self._frames(rng.choice(sorted(self.sessions)))
+        if self.swarm.brakes and rng.random() < 0.08:
+            node = rng.choice(list(self.nodes.values()))
+            if node.is_up:
+                self._guarded(node, partial(self.operator.decide, node))
         if self.tick % self.swarm.check_every == 0 and up:
             node = rng.choice(up)
             if node.is_up:
@@ -256,6 +273,9 @@ class Run:
         for node in self.nodes.values():
             if not node.is_up:
                 self._start(node)
+        self.registrar.end()
+        for node in self.nodes.values():
+            self.operator.decide(node)
         depth = max(map(level_of, self.units))
         for turn in range(2 * depth + 2):
             before = self.observer.progress, self.peace.proofs()

@@ -37,11 +37,13 @@ RESTORES = {"image": (0.1, 0.3), "restore": (0.01, 0.04), "clone": (0.0, 1.0)}
 CROWDED = {"reorder": 0.8, "loss": 0.2, "cut": 0.02}
 HOSTILE = {"poisoned": (0.1, 0.4)}
 FORKED = {"equivocated": (0.2, 0.6)}
-KINDS = {"mixed": 0.45, "crowded": 0.15, "restored": 0.2, "hostile": 0.1, "forked": 0.1}
+CHANGED = {"registry published": (0.3, 0.8), "registry applied": (0.02, 0.06)}
+KINDS = {"mixed": 0.26, "changed": 0.1, "crowded": 0.15, "restored": 0.2, "hostile": 0.1, "forked": 0.1, "braked": 0.09}
 """Shares of the seeds. Crowded: everybody writes one row within a few milliseconds, over a line on which nothing comes
 in order. Restored: what follows a restore is not healed yet, so the others must not suffer it. Hostile: an origin
 breaks rules with its own key, and its streams are left; nothing else may suffer. Forked: somewhere on the way a batch
-has a twin that its origin signed, too."""
+has a twin that its origin signed, too. Braked: a sealing that changes two rows of a few waits for a person.
+Changed: the root publishes the next registry, and some nodes bring it into force late."""
 
 MUST_FIRE = (
     "local write",
@@ -77,6 +79,12 @@ MUST_FIRE = (
     "clone",
     "fenced",
     "open conflict",
+    "brake pulled",
+    "brake released",
+    "brake undone",
+    "registry published",
+    "registry applied late",
+    "batch waited for a registry",
     "batch gap",
     "batch waiting",
     "batch known",
@@ -97,6 +105,7 @@ class Swarm:
     """The least and the most that its tree may have."""
     rates: dict[str, float] = field(default_factory=dict)
     crowded: bool = False
+    brakes: bool = False
     credit: int | None = None
     """How many bytes a sender may be ahead; None: as the product has it, far more than these runs ever send."""
     clock: tuple[int, ...] = (0, 0, 1, 1, 2, 50)
@@ -112,10 +121,12 @@ class Swarm:
             rates["power cut"] = rng.uniform(*POWER_CUTS)
         if not long and rng.random() < 0.4:
             swarm.credit = SMALL_CREDIT
-        if kind == "restored":
+        if kind == "braked":
+            swarm.brakes, swarm.ids = True, 6
+        elif kind == "restored":
             swarm.rates.update({fault: rng.uniform(*span) for fault, span in RESTORES.items()})
-        elif kind in ("hostile", "forked"):
-            its = HOSTILE if kind == "hostile" else FORKED
+        elif kind in ("hostile", "forked", "changed"):
+            its = {"hostile": HOSTILE, "forked": FORKED, "changed": CHANGED}[kind]
             swarm.rates.update({fault: rng.uniform(*span) for fault, span in its.items()})
         elif kind == "crowded":
             swarm.ids, swarm.hot, swarm.crowded = 1, 1, True

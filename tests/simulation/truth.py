@@ -64,6 +64,11 @@ def value_of(register: Register, row: RowImage) -> Any:
     return nfc(row[register.fields[0]])
 
 
+def known(table: Table, row: RowImage) -> list[Register]:
+    """The registers that the writer's registry has: of others it writes nothing."""
+    return [register for register in table.registers if register.fields[0] in row]
+
+
 def elements(raw: str | None) -> set[str]:
     return {nfc(each) for each in json.loads(raw)} if raw else set()
 
@@ -108,7 +113,7 @@ class Folding:
     def _insert(self, row: RowImage) -> None:
         who, seen = self._identity(row), self.window.ops[-1].seen
         self._add(who, ALIVE, True, seen)
-        for register in self.table.registers:
+        for register in known(self.table, row):
             if not readable(register, self.node, self.key[1]):
                 continue
             if register.policy == "union":
@@ -125,7 +130,7 @@ class Folding:
         assert first is not None
         assert last is not None
         self._add(who, ALIVE, True, ops[-1].seen)
-        for register in self.table.registers:
+        for register in known(self.table, last):
             touching = [op for op in ops if _differs(register, op)]
             if not touching:
                 continue
@@ -160,6 +165,17 @@ class NodeTruth:
         return NodeTruth(self.applied, windows)
 
 
+@dataclass(frozen=True)
+class Undone:
+    """An accident that was taken back: batches from ``begins`` to ``ends`` of a stream hold it and what undoes it. In
+    between a table may show of these (table, register) what it showed before."""
+
+    stream: tuple[str, str, str]
+    begins: int
+    ends: int
+    registers: frozenset[tuple[str, str]]
+
+
 @dataclass
 class Truth:
     nodes: dict[str, NodeTruth] = field(default_factory=dict)
@@ -167,6 +183,9 @@ class Truth:
     """What each batch should carry; batches from before the run carry nothing that is watched."""
     times: dict[tuple[Place, bytes], int] = field(default_factory=dict)
     """The time of each write as first met; the product's own, since only it can know."""
+    undoing: str | None = None
+    """The node that takes an accident back just now."""
+    undone: list[Undone] = field(default_factory=list)
 
     def wrote(
         self, node: str, key: Key, rows: tuple[RowImage | None, RowImage | None], shown: bytes | None, clock: int

@@ -1,4 +1,4 @@
-"""Writes the golden vectors of batch format 1. Run once: ``python -m tests.vectors.make``.
+"""Writes the golden vectors of batch format 1 that are not there: ``python -m tests.vectors.make``.
 
 Role: real batches of made-up people, with everything that is needed to verify and decode them years later.
 Reach: tests.forging. Invariant: a vector that has been released is never written again; a new format gets new files.
@@ -15,7 +15,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sync_engine.batch import SealedBatch, parse_batch, withhold
+from sync_engine.batch import SealedBatch, Settlement, parse_batch, withhold
 from sync_engine.entries import Entries
 from sync_engine.registry import BUILTIN, Registry, parse_registry
 from sync_engine.verify import decode
@@ -59,9 +59,15 @@ def said(entries: Entries) -> dict[str, Any]:
 
 
 def header_of(batch: SealedBatch) -> dict[str, Any]:
-    """Everything a header says."""
+    """Everything a header says. Fields that came later are left out where they say nothing."""
     found = asdict(batch.header)
-    return json.loads(json.dumps(found, default=bytes.hex))  # type: ignore[no-any-return]
+    later = ("braked", "settles")
+    found = {name: value for name, value in found.items() if name not in later or value}
+    return json.loads(json.dumps(found, default=as_json))  # type: ignore[no-any-return]
+
+
+def as_json(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else sorted(value)
 
 
 def batches(world: World) -> Iterator[tuple[str, SealedBatch, Registry, Stream]]:
@@ -82,6 +88,13 @@ def batches(world: World) -> Iterator[tuple[str, SealedBatch, Registry, Stream]]
     less = withhold(first, lambda table, column: column != "phone")
     yield "withheld", parse_batch(less), registry, district
     unit = rows(BUILTIN["_unit"], ("-", 10 << 16, {"name": "Phú Vang", "code": "474"}), new=True)
+    braked = district.batch(rows(member, ("1", 50 << 16, {"note": "nhầm"})), seen=[above.head], braked=True)
+    yield "braked", braked, registry, district
+    back = rows(member, ("1", 51 << 16, {"note": None}))
+    settles = Settlement(braked.header.seq, frozenset({("member", "note"), ("member", "_alive")}))
+    yield "undone", district.batch(back, seen=[above.head], settles=settles), registry, district
+    released = Settlement(braked.header.seq, frozenset())
+    yield "released", district.batch(seen=[above.head], settles=released), registry, district
     yield "unit", Stream(world, HUE).batch(unit), registry, Stream(world, HUE)
 
 
@@ -100,8 +113,9 @@ def main() -> None:
                 "header": header_of(batch),
                 "sections": [said(entries) for entries in decode(batch, registry)],
             }
-            text = json.dumps(vector, ensure_ascii=False, indent=1)
-            (HERE / f"batch_v1_{name}.json").write_text(text + "\n", encoding="utf-8")
+            path = HERE / f"batch_v1_{name}.json"
+            if not path.exists():
+                path.write_text(json.dumps(vector, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

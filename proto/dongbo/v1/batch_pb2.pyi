@@ -61,7 +61,7 @@ class SectionHeader(_message.Message):
     def __init__(self, table: _Optional[str] = ..., kind: _Optional[_Union[SectionKind, str]] = ..., rows: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...) -> None: ...
 
 class BatchHeader(_message.Message):
-    __slots__ = ("tree_id", "format", "origin", "epoch", "scope", "seq", "prev", "seen_delta", "registry_version", "again", "sections")
+    __slots__ = ("tree_id", "format", "origin", "epoch", "scope", "seq", "prev", "seen_delta", "registry_version", "again", "sections", "braked", "settles")
     TREE_ID_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,8 @@ class BatchHeader(_message.Message):
     REGISTRY_VERSION_FIELD_NUMBER: _ClassVar[int]
     AGAIN_FIELD_NUMBER: _ClassVar[int]
     SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    BRAKED_FIELD_NUMBER: _ClassVar[int]
+    SETTLES_FIELD_NUMBER: _ClassVar[int]
     tree_id: bytes
     format: int
     origin: str
@@ -84,7 +86,25 @@ class BatchHeader(_message.Message):
     registry_version: RegistryVersion
     again: bool
     sections: _containers.RepeatedCompositeFieldContainer[SectionHeader]
-    def __init__(self, tree_id: _Optional[bytes] = ..., format: _Optional[int] = ..., origin: _Optional[str] = ..., epoch: _Optional[int] = ..., scope: _Optional[str] = ..., seq: _Optional[int] = ..., prev: _Optional[bytes] = ..., seen_delta: _Optional[_Iterable[_Union[Head, _Mapping]]] = ..., registry_version: _Optional[_Union[RegistryVersion, _Mapping]] = ..., again: _Optional[bool] = ..., sections: _Optional[_Iterable[_Union[SectionHeader, _Mapping]]] = ...) -> None: ...
+    braked: bool
+    settles: Settlement
+    def __init__(self, tree_id: _Optional[bytes] = ..., format: _Optional[int] = ..., origin: _Optional[str] = ..., epoch: _Optional[int] = ..., scope: _Optional[str] = ..., seq: _Optional[int] = ..., prev: _Optional[bytes] = ..., seen_delta: _Optional[_Iterable[_Union[Head, _Mapping]]] = ..., registry_version: _Optional[_Union[RegistryVersion, _Mapping]] = ..., again: _Optional[bool] = ..., sections: _Optional[_Iterable[_Union[SectionHeader, _Mapping]]] = ..., braked: _Optional[bool] = ..., settles: _Optional[_Union[Settlement, _Mapping]] = ...) -> None: ...
+
+class Settlement(_message.Message):
+    __slots__ = ("from_seq", "undone")
+    FROM_SEQ_FIELD_NUMBER: _ClassVar[int]
+    UNDONE_FIELD_NUMBER: _ClassVar[int]
+    from_seq: int
+    undone: _containers.RepeatedCompositeFieldContainer[Undone]
+    def __init__(self, from_seq: _Optional[int] = ..., undone: _Optional[_Iterable[_Union[Undone, _Mapping]]] = ...) -> None: ...
+
+class Undone(_message.Message):
+    __slots__ = ("table", "register")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    REGISTER_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    register: str
+    def __init__(self, table: _Optional[str] = ..., register: _Optional[str] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("column", "data")

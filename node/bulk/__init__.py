@@ -1,0 +1,1 @@
+"""Files of many rows: what Excel writes comes in, what people read goes out."""

@@ -1,0 +1,39 @@
+"""``dongbo release`` and ``dongbo undo``: what becomes of an accident that the brake holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from node.commands import Progress
+from node.local import Node
+from node.storage.brake import Brake
+from node.storage.undo import ROWS_AT_ONCE, change_back, find_brake, settle, wanted_rows
+
+
+async def _brake(node: Node, arguments: Mapping[str, Any]) -> Brake:
+    number = arguments.get("number")
+    await node.seal()  # what is pending may be the rest of the accident
+    return await node.database.read(find_brake, None if number is None else int(number))
+
+
+async def release(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
+    """Let what the brake holds go out as it is. Raises NoBrake."""
+    brake = await _brake(node, arguments)
+    await node.rewrite(settle, brake, undone=False)
+    return {"number": brake.no, "scope": brake.stream.scope}
+
+
+async def undo(node: Node, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """Change back what still shows the accident, then let the stream go on: others never see the accident's values.
+    ``by`` is the person who does it. Raises NoBrake; a run that was cut off is run again."""
+    brake = await _brake(node, arguments)
+    by = arguments.get("by")
+    rows = 0
+    for table in sorted({name for name, _register in brake.registers}):
+        wanted = await node.database.read(wanted_rows, node.context, brake, table)
+        for start in range(0, len(wanted), ROWS_AT_ONCE):
+            rows += await node.rewrite(change_back, brake, table, wanted[start : start + ROWS_AT_ONCE], by)
+            progress({"rows": rows, "of": len(wanted)})
+    await node.rewrite(settle, brake, undone=True)
+    return {"number": brake.no, "scope": brake.stream.scope, "rows": rows}

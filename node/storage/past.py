@@ -1,0 +1,194 @@
+"""What the signed batches say of some rows: their history, and what their registers held at an earlier time.
+
+Role: read stored batches again, in local order, and pick out the entries of given rows.
+Reach: storage tables, sync_engine. Invariant: nothing here trusts the tables or the registers; a batch whose bytes are
+not those that were stored is left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from conflict.policies import shown
+from conflict.values import Head, StreamId, Value, Write
+from conflict.vector import Vector
+from node.storage.apply import insertable
+from node.storage.batches import batch_at
+from node.storage.context import Context
+from node.storage.engine import IN_LIST, execute, in_list
+from node.storage.outbox import undamaged
+from node.storage.registries import registry_of
+from node.storage.streams import find_stream, streams
+from sync_engine.batch import SealedBatch, SectionKind
+from sync_engine.entries import Entries
+from sync_engine.errors import RemoteFault
+from sync_engine.merge import EntryView, view
+from sync_engine.names import unit_of
+from sync_engine.registry import Register, Registry
+from sync_engine.verify import decode
+
+
+@dataclass(frozen=True, slots=True)
+class PastBatch:
+    """One stored batch that speaks of the rows asked for. ``seen`` is all that its writer had merged, its own earlier
+    batches included; ``sections`` are those of the table."""
+
+    no: int
+    batch: SealedBatch
+    state: str
+    registry: Registry
+    seen: Vector
+    sections: tuple[Entries, ...]
+
+    @property
+    def head(self) -> Head:
+        return self.batch.head
+
+    def entries(self, ids: Collection[str]) -> Iterator[tuple[str, EntryView]]:
+        """The entries of some rows, by id."""
+        for section in self.sections:
+            for at, key in enumerate(section.ids):
+                if key in ids:
+                    yield key, view(section, at)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What could not be read while walking through the past."""
+
+    damaged: int = 0
+    unknown: int = 0
+    """Batches of a registry version that is not here."""
+
+
+def batches_about(
+    connection: Connection, context: Context, scope: str, table: str, reading: Reading
+) -> Iterator[PastBatch]:
+    """The stored batches of a scope that have entries of a table, one at a time, in the order they came here."""
+    of_scope = {row.no: row.stream for row in streams(connection, scope)}
+    nos = execute(
+        connection,
+        f"SELECT no, stream, state, hash FROM _batch WHERE stream {IN_LIST} ORDER BY no",
+        (in_list(of_scope),),
+    ).all()
+    seen: dict[StreamId, Vector] = {}
+    for no, stream_no, state, digest in nos:
+        stream = of_scope[stream_no]
+        data = execute(connection, "SELECT data FROM _batch WHERE no = ?", (no,)).scalar_one()
+        batch = undamaged(data, digest)
+        if batch is None:
+            reading.damaged += 1
+            continue
+        vector = seen.get(stream, Vector()).updated(batch.header.seen_delta)
+        seen[stream] = vector.updated([batch.head])
+        if all(section.table != table for section in batch.header.sections):
+            continue
+        registry = registry_of(connection, context, batch.header.registry_version[0])
+        if registry is None:
+            reading.unknown += 1
+            continue
+        try:
+            sections = tuple(each for each in decode(batch, registry) if each.table.name == table)
+        except RemoteFault:
+            reading.damaged += 1
+            continue
+        yield PastBatch(no, batch, state, registry, vector, sections)
+
+
+RowKey = tuple[str, bytes]
+"""(id, identity) of a row of one table and scope."""
+
+
+@dataclass(slots=True)
+class _Lot:
+    """The writes of one register (element) of one row, each with what its writer had merged."""
+
+    writes: list[tuple[Write, Vector]] = field(default_factory=list)
+
+    def add(self, write: Write, seen: Vector) -> None:
+        """Within a batch a later entry has seen the earlier ones."""
+        if self.writes and self.writes[-1][0].dots == write.dots:
+            self.writes.pop()
+        self.writes.append((write, seen))
+
+    def survivors(self) -> list[Write]:
+        """What no other write had seen: a register is just that, in whatever order its writes came."""
+        return [
+            write
+            for write, _ in self.writes
+            if not any(seen.saw(write) for other, seen in self.writes if other is not write)
+        ]
+
+
+def values_before(
+    connection: Connection, context: Context, scope: str, register: Register, table: str, ids: Collection[str], at: Head
+) -> dict[RowKey, Value]:
+    """What one register of some rows showed just before the batch ``at`` was sealed: a union's elements as a tuple.
+
+    Rows that were not there yet are left out.
+    """
+    known = seen_at(connection, at)
+    nothing: Value = () if register.is_union else tuple(None for _ in register.fields) if register.is_group else None
+    found: dict[RowKey, Value] = {}
+    inserts: dict[RowKey, list[Vector]] = {}
+    lots: dict[tuple[RowKey, str], _Lot] = {}
+    for past in batches_about(connection, context, scope, table, Reading()):
+        if not known.covers(past.head):
+            continue
+        writable = insertable(context, past.registry, past.head, table, unit_of(scope))
+        for key, entry in past.entries(ids):
+            if entry.kind is SectionKind.DELETE:
+                continue
+            row = (key, entry.identity)
+            found.setdefault(row, nothing)
+            if entry.new and register.name in writable:
+                inserts.setdefault(row, []).append(past.seen)
+            for element, write in _writes_of(register, entry, past.head, register.name in writable):
+                lots.setdefault((row, element), _Lot()).add(write, past.seen)
+    for (row, element), lot in lots.items():
+        kept = [write for write in lot.survivors() if not any(seen.saw(write) for seen in inserts.get(row, ()))]
+        entitled = [write for write in kept if not write.held]
+        if not entitled:
+            continue
+        best = shown(register.policy, entitled, order=register.order)
+        if not register.is_union:
+            found[row] = best.value
+        elif best.value:
+            elements = found[row]
+            found[row] = (*(elements if isinstance(elements, tuple) else ()), element)
+    return found
+
+
+def seen_at(connection: Connection, head: Head) -> Vector:
+    """All that the writer of a stored batch had merged, its own earlier batches included."""
+    row = find_stream(connection, head.stream)
+    seen = Vector()
+    if row is None:
+        return seen
+    for seq in range(1, head.seq + 1):
+        found = batch_at(connection, row.no, seq)
+        if found is None:
+            break
+        seen = seen.updated(found[2].header.seen_delta)
+        if seq < head.seq:
+            seen = seen.updated([found[2].head])
+    return seen
+
+
+def _writes_of(register: Register, entry: EntryView, dot: Head, inserts: bool) -> Iterator[tuple[str, Write]]:
+    """(element, write) for what one entry writes to a register: an insert writes null where it names no value."""
+    origin, dots, held = dot.stream.origin, frozenset({dot}), register.name in entry.held and not entry.new
+    if register.is_union:
+        added, removed = entry.values.get(register.name, ((), ()))
+        for element in added:
+            yield element, Write(True, entry.time, origin, dots, held)
+        for element in removed:
+            yield element, Write(False, entry.time, origin, dots, held)
+        return
+    if register.name in entry.values:
+        yield "", Write(entry.values[register.name], entry.time, origin, dots, held)
+    elif entry.new and inserts:
+        yield "", Write(tuple(None for _ in register.fields) if register.is_group else None, entry.time, origin, dots)

@@ -1,0 +1,111 @@
+"""Batches that a relay stripped of columns: whether they are whole can only be told by their registry version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.storage.inbox import Taken
+from node.storage.outbox import for_peer, sendable
+from sync_engine.batch import SealedBatch, encode_batch, parse_batch
+from sync_engine.errors import BadSignature, NotYet
+from tests.forging import PERSON, rows
+from tests.test_mixed_versions import PRIVATE, by_hand, of_version, waits_for
+from tests.test_registry_change import AWARDS, publish
+from tests.test_sealing import insert
+from tests.world import World
+
+VANG, HUE, ROOT = "phu-vang.hue.vn", "hue.vn", "vn"
+
+
+@pytest.fixture(name="world")
+def world_fixture(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    world.node(VANG)
+    world.settle(1)
+    yield world
+    for node in world.nodes.values():
+        node.engine.dispose()
+
+
+def without(batch: SealedBatch, *names: str) -> bytes:
+    """The batch as a relay passes it on that leaves columns out."""
+    kept = tuple(
+        {at: data for at, data in section.items() if described.columns[at].name not in names}
+        for section, described in zip(batch.chunks, batch.header.sections, strict=True)
+    )
+    return encode_batch(batch.header_bytes, batch.signature, kept)
+
+
+def test_a_stripped_batch_is_not_taken_before_its_version_tells_what_it_may_lack(world: World) -> None:
+    root = world.node(ROOT)
+    newer, stream = of_version(PRIVATE, world, root)
+    made = stream.batch(rows(newer.tables["member"], ("1", 10, {**PERSON, "nick_name": "Út", "note": "x"}), new=True))
+    stored = root.sql("SELECT count(*) FROM _batch")
+    for lacking in ("note", "nick_name"):
+        with pytest.raises(NotYet, match="registry version 2 must be here"):
+            root.take(without(made, lacking))
+    assert root.sql("SELECT count(*) FROM _batch") == stored
+    assert root.sql("SELECT state, held_seq FROM _stream WHERE epoch = '00000000000000ff'") == []
+    publish(world, PRIVATE)
+    with pytest.raises(BadSignature):
+        root.take(without(made, "note"))
+    assert root.take(without(made, "nick_name")) is Taken.APPLIED
+    assert root.sql("SELECT note, nick_name FROM member") == [("x", None)]
+
+
+def test_a_whole_batch_is_kept_before_its_version_comes(world: World) -> None:
+    root = world.node(ROOT)
+    newer, stream = of_version(AWARDS, world, root)
+    made = stream.batch(rows(newer.tables["member"], ("1", 10, {**PERSON, "nick_name": "Út"}), new=True))
+    assert root.take(made.data) is Taken.WAITING
+    assert waits_for(root) == (1, {"registry version 2 (it has not come yet)"})
+    publish(world)
+    root.apply_ready()
+    assert root.sql("SELECT nick_name FROM member") == [("Út",)]
+
+
+def test_a_session_goes_on_without_a_stream_that_cannot_be_judged(world: World) -> None:
+    hue, root = world.node(HUE), world.node(ROOT)
+    newer, stream = of_version(PRIVATE, world, hue)
+    made = stream.batch(rows(newer.tables["member"], ("1", 10, {**PERSON, "nick_name": "Út"}), new=True))
+    hue.take(made.data)
+    hue.context.registries[2] = newer  # a relay that knows the version, to a parent that does not
+    insert(hue, "2")
+    world.sync(HUE)
+    assert root.sql("SELECT id FROM member") == [("2",)]
+    assert root.sql("SELECT count(*) FROM _batch WHERE hash = ?", made.head.hash) == [(0,)]
+    assert root.sql("SELECT state FROM _stream WHERE state <> 'open'") == []
+    del hue.context.registries[2]
+    publish(world, PRIVATE)
+    for _ in range(2):
+        world.sync(HUE)
+    assert root.sql("SELECT id, nick_name FROM member ORDER BY id") == [("1", None), ("2", None)]
+    assert hue.sql("SELECT id, nick_name FROM member ORDER BY id") == [("1", "Út"), ("2", None)]
+
+
+def test_a_version_that_is_here_and_not_in_force_judges(world: World) -> None:
+    hue = by_hand(world, HUE)
+    publish(world, PRIVATE)
+    world.settle(2)
+    newer, stream = of_version(PRIVATE, world, hue)
+    made = stream.batch(rows(newer.tables["member"], ("1", 10, {**PERSON, "nick_name": "Út", "note": "x"}), new=True))
+    with pytest.raises(BadSignature):
+        hue.take(without(made, "note"))
+    assert hue.take(made.data) is Taken.WAITING
+    with hue.read() as connection:
+        assert sendable(connection, hue.context, ROOT, made) == without(made, "nick_name")
+
+
+@pytest.mark.parametrize(("peer", "goes"), [(ROOT, False), (VANG, True)])
+def test_a_relay_that_cannot_judge_sends_whole_batches_or_none(world: World, peer: str, goes: bool) -> None:
+    hue = world.node(HUE)
+    newer, stream = of_version(AWARDS, world, hue)
+    made = stream.batch(rows(newer.tables["member"], ("1", 10, {**PERSON, "nick_name": "Út"}), new=True))
+    hue.take(made.data)
+    with hue.read() as connection:
+        assert sendable(connection, hue.context, peer, made) == (made.data if goes else None)
+        left = parse_batch(for_peer(connection, hue.context, peer, made)).chunks[0]
+    assert {made.header.sections[0].columns[at].name for at in left} >= {"id", "_identity", "_time", "_new"}
