@@ -147,7 +147,8 @@ class Home:
         path = self.path / "node.toml"
         text = path.read_text(encoding="utf-8")
         for key, value in settings.items():
-            text, found = re.subn(rf"(?m)^{key} = \S+", lambda _hit, to=f"{key} = {value}": to, text)
+            old = rf'(?m)^{key} = ("[^"\n]*"|\[[^\]\n]*\]|\S+)'
+            text, found = re.subn(old, lambda _hit, to=f"{key} = {value}": to, text)
             assert found == 1, f"no setting {key}"
         path.write_text(text, encoding="utf-8")
 

@@ -22,6 +22,9 @@ from tests.e2e.processes import Cluster, Home, until
 
 ROWS, BAD = 50_000, 37
 PLACES = ("Xã Phú Mậu", "Xã Phú Diên", "Thị trấn Phú Đa", "Xã Vinh Thanh")
+MANY = 3_000
+SOME = f"SELECT id FROM member ORDER BY id LIMIT {MANY}"
+"""More than a twentieth."""
 WAIT_S = 90.0
 OPENS_IN_S = 25
 
@@ -109,7 +112,7 @@ def test_a_whole_day(tree: Cluster, tmp_path: Path) -> None:
     until("the list is at the centre", lambda: count(centre) == good, WAIT_S, tree.tails)
 
     # An accident: it stays at home, is seen in status, and is taken back unseen.
-    district.sql("UPDATE member SET status = 'deceased', edited_by = 'Lan' WHERE commune = 'Xã Phú Diên'")
+    district.sql(f"UPDATE member SET status = 'deceased', edited_by = 'Lan' WHERE id IN ({SOME})")
     before = province.sql("SELECT status, count(*) FROM member GROUP BY status ORDER BY status")
     (brake,) = until("the brake is pulled", lambda: district.json("status")["brakes"], WAIT_S, tree.tails)
     assert [each["field"] for each in brake["changes"]] == ["status"]
@@ -118,19 +121,18 @@ def test_a_whole_day(tree: Cluster, tmp_path: Path) -> None:
     district.sync()
     assert count(district, "position = 'Bí thư'") == count(province, "position = 'Bí thư'")  # what comes in goes on
     assert province.sql("SELECT status, count(*) FROM member GROUP BY status ORDER BY status") == before
-    assert district.json("undo")["rows"] > ROWS // 10
+    assert ROWS // 20 < district.json("undo")["rows"] <= MANY
     district.sync()
     assert province.sql("SELECT status, count(*) FROM member GROUP BY status ORDER BY status") == before
     assert district.sql("SELECT status, count(*) FROM member GROUP BY status ORDER BY status") == before
 
     # A large change that is meant: it waits for a person, who lets it through.
-    gone = count(district, "commune = 'Xã Vinh Thanh'")
-    district.sql("DELETE FROM member WHERE commune = 'Xã Vinh Thanh'")
+    district.sql(f"DELETE FROM member WHERE id IN ({SOME})")
     district.sync()
     assert count(province) == good
     district.dongbo("release")
     district.sync()
-    until("the change is at the centre", lambda: count(centre) == good - gone, WAIT_S, tree.tails)
+    until("the change is at the centre", lambda: count(centre) == good - MANY, WAIT_S, tree.tails)
 
     # A new registry: one district goes on with the old one for three rounds, then takes it.
     centre.dongbo("registry", "apply", str(next_registry(tmp_path)), "--yes")
