@@ -217,6 +217,8 @@ async def test_a_load_that_is_given_up_has_changed_nothing_and_can_be_run_again(
     assert (done["inserted"], done["rejected_rows"]) == (6000, 1)
     assert errors.read_text("utf-8-sig").splitlines()[:2] == ["line,field,reason", "6002,Họ và tên khai sinh,required"]
     assert known.sql("SELECT count(*) FROM _pending") == [(6000,)]
+    with pytest.raises(BadInput, match="overwrite"):
+        await load(node, {**arguments, "errors": str(file)}, quiet)
 
 
 async def test_other_writers_are_served_while_a_file_is_read(

@@ -53,6 +53,7 @@ class CsvFile:
     """An open CSV file."""
 
     def __init__(self, path: Path, is_known: IsKnown) -> None:
+        csv.field_size_limit(ROW_CHARS_MAX)
         self.size = path.stat().st_size
         self._raw = path.open("rb")
         try:
@@ -62,7 +63,6 @@ class CsvFile:
         except BaseException:
             self._raw.close()
             raise
-        csv.field_size_limit(ROW_CHARS_MAX)
         self._reader = csv.reader(self._lines, delimiter=separator, strict=True)
 
     @property

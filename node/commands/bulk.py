@@ -56,9 +56,8 @@ async def load(node: Node, arguments: Mapping[str, Any], progress: Progress) -> 
             source = await asyncio.to_thread(open_source, path, arguments.get("sheet"), headings.is_known)
             stack.callback(source.close)
             layout = headings.layout(source.header, arguments.get("skip") or ())
-            errors = None
-            if arguments.get("errors"):
-                errors = PrivateFile(Path(arguments["errors"]))
+            errors = await asyncio.to_thread(_errors_file, arguments.get("errors"), path)
+            if errors is not None:
                 stack.callback(errors.drop)
             spool = Spool(node.home)
             stack.callback(spool.close)
@@ -113,6 +112,14 @@ def table_of(connection: Connection, context: Context, name: str) -> tuple[Regis
 def _editor(name: str | None) -> str | None:
     value = normalise(Field(BY, FieldType.TEXT, "", Policy.LATEST), (name or "").strip())
     return str(value) if value else None
+
+
+def _errors_file(name: str | None, loaded: Path) -> PrivateFile | None:
+    if name is None:
+        return None
+    if Path(name).resolve() == loaded.resolve():
+        raise BadInput(say("load.errors_over_file"))
+    return PrivateFile(Path(name))
 
 
 async def _read(reader: Reader, source: Source, progress: Progress) -> None:

@@ -31,6 +31,7 @@ ENGLISH: dict[str, str] = {
     "load.unknown.skip": "to leave it out on purpose: --skip '{column}'",
     "load.twice": "two columns are '{column}'",
     "load.nothing_to_skip": "there is no column '{column}' to leave out",
+    "load.errors_over_file": "--errors would overwrite the file that is to be loaded",
     "load.no_id": "the file has no column 'id' (Mã)",
     "load.no_id.hint": "number the rows, each member always with the same number: without it, loading again would"
     " enter everybody twice",
