@@ -59,7 +59,9 @@ AT_ONCE, BY_HAND = "at once", "by hand"
 @dataclass(frozen=True, slots=True)
 class Config:
     """One node. ``listen`` is where it waits for children (none: it has none), ``address`` what they dial.
-    ``registry`` says when a newer version of the registry changes the tables here: as it arrives, or by hand."""
+    ``registry`` says when a newer version of the registry changes the tables here: as it arrives, or by hand. What
+    deletes, or changes one field of, more than ``brake_percent`` of a unit's records at once, and at least
+    ``brake_rows``, waits for a person."""
 
     unit: UnitPath
     name: str
@@ -67,6 +69,8 @@ class Config:
     listen: str = ""
     address: str = ""
     registry: str = AT_ONCE
+    brake_percent: float = 5
+    brake_rows: float = 50
     schedule: Schedule = field(default_factory=Schedule)
 
     @property
@@ -169,6 +173,8 @@ def save(home: Path, config: Config) -> None:
         f"listen = {_toml(config.listen)}  # where this node waits for children; empty: it has none",
         f"address = {_toml(config.address)}  # what children dial, where it differs from listen",
         f"registry = {_toml(config.registry)}  # when new versions change the tables: 'at once' or 'by hand'",
+        f"brake_percent = {config.brake_percent}  # what changes more of a unit's records at once waits for a person",
+        f"brake_rows = {config.brake_rows}  # fewer than so many never do",
         "",
         "[sync]  # when to call the parent",
         f"every_s = {schedule.every_s}  # seconds between calls",

@@ -22,7 +22,7 @@ from node.database import Database
 from node.keys import KeyStore
 from node.storage.apply import Applied
 from node.storage.certificates import keep_path
-from node.storage.context import Context
+from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.registries import is_due
@@ -81,6 +81,7 @@ class Node:
         keys = KeyStore.load(home)
         node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
         node.context.registry_by_hand = config.registry == configs.BY_HAND
+        node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         await node.database.write(_start, node.context, keys.node_path)
         if await node.database.read(is_due, node.context):
             await node.apply_ready()  # this software, or the operator, is ready for what waited

@@ -26,7 +26,7 @@ class BrakeRule:
     of a table's rows; fewer than ``rows_min`` never matter."""
 
     share: float = 0.05
-    rows_min: int = 50
+    rows_min: float = 50
 
     def is_too_much(self, rows: int, of: int) -> bool:
         return rows >= self.rows_min and rows > self.share * of
