@@ -56,7 +56,7 @@ def test_a_province_killed_ten_times_in_mid_sync_loses_nothing_and_all_levels_en
     rng = Random(SEED)
     province = tree[PROVINCE]
     for home in tree.homes.values():
-        home.configure(every_s="0.8", jitter_s="0.1", backoff_max_s="0.5", on_change="true")
+        home.configure(every_s="0.8", jitter_s="0.1", backoff_max_s="0.5", on_change="true", brake_percent="100")
     ids = {unit: write_members(tree[unit], ROWS_FIRST, seed=len(unit)) for unit in (DISTRICT, SECOND)}
     tree.start(CENTRE, DISTRICT, SECOND)
 
