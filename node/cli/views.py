@@ -27,6 +27,7 @@ from sync_engine.merge import ALIVE
 COLOURS = {"ok": "green", "late": "yellow", "never": "yellow", "failing": "red", "stale": "red", "fenced": "bold red"}
 WATCH_S = 2.0
 JOURNAL_ROWS = 50
+BRAKES_SHOWN = 5
 PIPE_WIDTH = 120
 """Where there is no terminal, lines are not broken at 80: names of units are long."""
 
@@ -134,7 +135,9 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     lines = []
     if status["fenced"]:
         lines.append(say("look.fenced", reason=status["fenced"]))
-    lines += map(_brake, status["brakes"])
+    lines += map(_brake, status["brakes"][:BRAKES_SHOWN])
+    if more := status["brakes"][BRAKES_SHOWN:]:
+        lines.append(say("brake.more", count=len(more), unit=more[0]["unit"]))
     lines += [say(f"look.registry.{each['standing']}", **each) for each in status["newer_registries"]]
     if status["conflicts_open"]:
         lines.append(say("look.conflicts", count=status["conflicts_open"]))

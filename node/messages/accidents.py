@@ -5,12 +5,13 @@ from __future__ import annotations
 ENGLISH = {
     "brake.pulled": "BRAKE {number}, {at}: {what}. Nothing of it has left this machine, nor what was edited after it."
     " If it was meant: 'dongbo release {number}'. If it was an accident: 'dongbo undo {number}'.",
+    "brake.more": "BRAKE: {count} more of other units, such as {unit}. 'dongbo release' and 'dongbo undo' take --all.",
     "brake.undoing": "BRAKE {number}: taking it back was cut off. Run 'dongbo undo {number}' again.",
     "brake.deleted": "{rows} of {of} records of {unit} in {table} were deleted",
     "brake.changed": "{field} was changed in {rows} of {of} records of {unit} in {table}",
     "brake.holds": "BRAKE: an unusually large change has NOT been sent. See 'dongbo status'.",
-    "release.done": "Released: what {scope} held back goes out with the next sync.",
-    "undo.done": "Changed back: {rows} records of {scope}. Others will never see what it was meanwhile.",
+    "release.done": "Released: what {scopes} held back goes out with the next sync.",
+    "undo.done": "Changed back: {rows} records of {scopes}. Others will never see what it was meanwhile.",
     "undo.progress": "{rows} of {of} records changed back ...",
     "history.none": "Nothing was ever sealed here of {table} {key} of {unit}.",
     "history.insert": "entered",

@@ -54,14 +54,16 @@ class Wanted:
     deleted: bool = False
 
 
-def find_brake(connection: Connection, number: int | None) -> Brake:
-    """The brake with this number; without one, the only brake there is. Raises NoBrake."""
+def find_brakes(connection: Connection, number: int | None, *, all_of_them: bool = False) -> list[Brake]:
+    """The brake with this number, or all; without either, the only one there is. Raises NoBrake."""
     found = [each for each in open_brakes(connection) if number in (None, each.no)]
     if not found:
         raise NoBrake("no brake is pulled here" if number is None else f"there is no brake {number}")
-    if len(found) > 1:
-        raise NoBrake(f"{len(found)} brakes are pulled: say which, by its number")
-    return found[0]
+    if len(found) > 1 and not all_of_them:
+        raise NoBrake(
+            f"{len(found)} brakes are pulled", hint="say which, by the number that 'dongbo status' shows, or add --all"
+        )
+    return found
 
 
 def dots_of(connection: Connection, brake: Brake) -> frozenset[Head]:
@@ -144,7 +146,7 @@ def change_back(
 
 def _open(connection: Connection, brake: Brake) -> Brake:
     """The brake as it stands now. Raises NoBrake if somebody else has decided meanwhile."""
-    return find_brake(connection, brake.no)
+    return find_brakes(connection, brake.no)[0]
 
 
 @dataclass(frozen=True, slots=True)
