@@ -74,7 +74,8 @@ def brakes(node: WorldNode) -> list[tuple[str, str, int, int]]:
 def equal(world: World) -> None:
     """Everybody holds and shows the same."""
     world.settle(3)
-    shown = [world.node(unit).sql("SELECT id, full_name, note, status FROM member ORDER BY id") for unit in (VANG, VN)]
+    rows = "SELECT id, full_name, note, status FROM member WHERE unit = ? ORDER BY id"
+    shown = [world.node(unit).sql(rows, VANG) for unit in (VANG, VN)]
     assert shown[0] == shown[1]
     assert digest(world.node(VANG)) == digest(world.node(HUE))
 
