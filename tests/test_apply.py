@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from node.storage.apply import _TableApply
@@ -63,9 +64,11 @@ def journal(node: WorldNode) -> list[tuple[Any, ...]]:
 
 
 def live(node: WorldNode) -> list[tuple[Any, ...]]:
-    """Conflicts as the registers hold them now; those that have ended may have looked otherwise on each node's way."""
+    """Conflicts as the registers hold them now; those that have ended may have looked otherwise on each node's way. A
+    write's last part, the batch it was sealed in, is a number of the node's own."""
     columns = "number, id, identity, field, policy, state, writes"
-    return node.sql(f"SELECT {columns} FROM _conflict WHERE live = 1 ORDER BY number")
+    found = node.sql(f"SELECT {columns} FROM _conflict WHERE live = 1 ORDER BY number")
+    return [(*row, [write[:5] for write in msgspec.msgpack.decode(writes)]) for *row, writes in found]
 
 
 def same_everywhere(world: World, *columns: str) -> list[tuple[Any, ...]]:

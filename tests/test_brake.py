@@ -12,6 +12,7 @@ from node.storage.brake import open_brakes
 from node.storage.context import BrakeRule
 from node.storage.engine import bulk, execute
 from node.storage.inbox import SealFirst, apply_waiting, next_ready
+from node.storage.sealing import seal_next
 from node.storage.undo import ROWS_AT_ONCE, NoBrake, change_back, find_brakes, settle, wanted_rows
 from tests.test_sealing import digest
 from tests.world import World, WorldNode
@@ -135,8 +136,6 @@ def test_a_run_of_many_batches_is_braked_as_a_whole(world: World) -> None:
     node = world.node(VANG)
     node.sql("UPDATE member SET note = 'x'")
     with node.write() as connection:
-        from node.storage.sealing import seal_next
-
         assert seal_next(connection, node.context, 150)
     node.seal()
     world.settle(2)
@@ -257,3 +256,34 @@ def test_several_brakes_are_named_or_taken_all_together(world: World) -> None:
         seals(hue, settle, brake, undone=False)
     equal(world)
     assert world.node(VANG).sql("SELECT count(*) FROM member WHERE note = 'x'") == [(200,)]
+
+
+def test_what_others_wrote_beside_the_accident_stays(world: World) -> None:
+    """It came in while the brake held, and the accident had not seen it."""
+    node = world.node(VANG)
+    node.sql("UPDATE member SET status = 'deceased', note = 'sai'")
+    node.seal()
+    world.node(HUE).sql("UPDATE member SET status = 'official', note = 'tỉnh' WHERE id = '7'")
+    world.settle(2)
+    undo(node)
+    equal(world)
+    for unit in (VANG, HUE, VN):
+        rows = world.node(unit).sql("SELECT status, note, count(*) FROM member GROUP BY 1, 2 ORDER BY 1")
+        assert rows == [(None, None, 199), ("official", "tỉnh", 1)]
+
+
+def test_rows_entered_in_the_same_sealing_get_back_what_they_were_entered_with(world: World) -> None:
+    node = world.node(VANG)
+    with node.write() as connection:
+        rows = [(VANG, f"a{number}", "Người", "1990", "nữ", "mới") for number in range(5)]
+        sql = "INSERT INTO member (unit, id, full_name, birth_date, sex, note) VALUES (?, ?, ?, ?, ?, ?)"
+        bulk(connection, sql, rows)
+        execute(connection, "UPDATE member SET note = 'sai' WHERE id < 'a'")
+    node.seal()
+    node.sql("UPDATE member SET note = 'sai nữa'")
+    node.seal()
+    undo(node)
+    equal(world)
+    for unit in (VANG, HUE, VN):
+        rows = world.node(unit).sql("SELECT note, count(*) FROM member GROUP BY note ORDER BY note")
+        assert rows == [(None, 200), ("mới", 5)]

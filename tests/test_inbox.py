@@ -140,7 +140,7 @@ def test_a_batch_of_a_registry_version_that_has_not_come_waits_and_is_kept_as_it
     first, later = born(vang), vang.batch(rows(MEMBER, ("1", 20, {"note": "x"})), registry_version=(2, b"2" * 32))
     hue.take(first.data)
     assert hue.take(later.data) is Taken.WAITING
-    assert waits_for(hue) == (1, [["registry version 2"]])
+    assert waits_for(hue) == (1, [["registry version 2 (it has not come yet)"]])
     assert hue.sql("SELECT data FROM _batch WHERE state = 'waiting'") == [(later.data,)]
 
 

@@ -328,7 +328,8 @@ class _TableApply:
         saver = KeySaver(self.table, self.scope_no, self.unit, numbers, self.context.now_ms(), self.quiet)
         for key in ids:
             merged = merge_key(self.table, self.scope, key, loaded[key].states, places[key], batch)
-            saver.add(key, merged, loaded[key], max(places[key], key=lambda entry: entry.time).by)
+            by = max(places[key], key=lambda entry: entry.time).by
+            saver.add(key, merged, loaded[key], by, entered=any(entry.new for entry in places[key]))
         return saver.save(self.connection)
 
 

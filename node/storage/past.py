@@ -123,14 +123,21 @@ class _Lot:
         ]
 
 
-def values_before(
-    connection: Connection, context: Context, scope: str, register: Register, table: str, ids: Collection[str], at: Head
+def values_without(
+    connection: Connection,
+    context: Context,
+    scope: str,
+    register: Register,
+    table: str,
+    ids: Collection[str],
+    accident: Collection[Head],
 ) -> dict[RowKey, Value]:
-    """What one register of some rows showed just before the batch ``at`` was sealed: a union's elements as a tuple.
-
-    Rows that were not there yet are left out.
+    """What one register of some rows would have shown when the last batch of an accident was sealed, had the accident
+    not been: a union's elements as a tuple. A row's insert is no part of an accident, nor what its own batch edits
+    after it.
     """
-    known = seen_at(connection, at)
+    last = max(accident, key=lambda head: head.seq)
+    known = seen_at(connection, last).updated([last])
     nothing: Value = () if register.is_union else tuple(None for _ in register.fields) if register.is_group else None
     found: dict[RowKey, Value] = {}
     inserts: dict[RowKey, list[Vector]] = {}
@@ -139,8 +146,10 @@ def values_before(
         if not known.covers(past.head):
             continue
         writable = insertable(context, past.registry, past.head, table, unit_of(scope))
-        for key, entry in past.entries(ids):
-            if entry.kind is SectionKind.DELETE:
+        entries = list(past.entries(ids))
+        inserted = {key for key, entry in entries if entry.new}
+        for key, entry in entries:
+            if entry.kind is SectionKind.DELETE or (past.head in accident and key not in inserted):
                 continue
             row = (key, entry.identity)
             found.setdefault(row, nothing)

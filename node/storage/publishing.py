@@ -60,7 +60,7 @@ def publish(connection: Connection, context: Context, registry: Registry, planne
     )
     seal_next(connection, context)
     if number_in_force(connection) != registry.version:
-        raise NotPublished("the text is too long to travel", hint="shorten it")
+        raise NotPublished("this version could not be sealed")
 
 
 def bring_newest(connection: Connection, context: Context, planned: tuple[int, int]) -> None:

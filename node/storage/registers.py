@@ -193,17 +193,18 @@ class KeySaver:
         self.ended: list[tuple[str, int]] = []
         self.conflicts: list[tuple[Any, ...]] = []
 
-    def add(self, key: str, merged: MergedKey, loaded: LoadedKey, by: str | None) -> None:
-        """Take one merged key; what it was before tells what changed. ``by``: who made the batch's last entry of it."""
+    def add(self, key: str, merged: MergedKey, loaded: LoadedKey, by: str | None, *, entered: bool = False) -> None:
+        """Take one merged key; what it was before tells what changed. ``by``: who made the batch's last entry of it;
+        ``entered``: the batch inserts it, so nothing of it is quiet."""
         self.ids.append(key)
         for state in merged.states.values():
             self._add_state(key, state, merged)
         if merged.row is None:
-            if loaded.row is not None and not self.keeps_deleted:
+            if loaded.row is not None and (entered or not self.keeps_deleted):
                 self.gone.append((self.unit, key))
         else:
             earlier = loaded.row or {}
-            kept = set() if loaded.row is None else self._kept(merged, loaded.shown)
+            kept = set() if loaded.row is None or entered else self._kept(merged, loaded.shown)
             row = {
                 name: earlier.get(name) if value is KEEP or name in kept else value
                 for name, value in merged.row.items()

@@ -8,17 +8,18 @@ edit made since stands. Every step is a transaction that can be repeated, so a r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
+from conflict.policies import shown
 from conflict.values import TIME_MAX, Head, Value, Write
 from node.storage.apply import insertable_registers
 from node.storage.brake import RELEASED, UNDOING, UNDONE, Brake, open_brakes, set_state
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.inbox import seal_remainder
-from node.storage.past import Reading, RowKey, batches_about, values_before
+from node.storage.past import Reading, RowKey, batches_about, values_without
 from node.storage.registers import load_keys
 from node.storage.registries import current_registry
 from node.storage.sealing import Statement, seal_statement
@@ -45,13 +46,13 @@ class NoBrake(BadInput):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One row an accident touched: the registers to change back with the values from before it, and whether it was
-    deleted."""
+    """One row an accident touched: the registers to change back with the values that they would have without it, and
+    whether it was deleted. ``touched``: the accident's batches that did it, by register."""
 
     id: str
     identity: bytes
+    touched: dict[str, set[Head]] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
-    deleted: bool = False
 
 
 def find_brakes(connection: Connection, number: int | None, *, all_of_them: bool = False) -> list[Brake]:
@@ -76,43 +77,39 @@ def dots_of(connection: Connection, brake: Brake) -> frozenset[Head]:
     return frozenset(batch.head for batch in batches if batch.header.braked)
 
 
-def touched(connection: Connection, context: Context, brake: Brake, table: str) -> dict[str, set[RowKey]]:
-    """The rows of one table that an accident touched, by register."""
+def touched_rows(connection: Connection, context: Context, brake: Brake, table: str) -> dict[RowKey, Wanted]:
+    """The rows of one table that an accident touched; not those that the same batch enters."""
     wanted = {register for name, register in brake.registers if name == table}
-    found: dict[str, set[RowKey]] = {register: set() for register in wanted}
+    dots = dots_of(connection, brake)
+    rows: dict[RowKey, Wanted] = {}
     for past in batches_about(connection, context, brake.stream.scope, table, Reading()):
-        if past.head.stream != brake.stream or past.head.seq < brake.from_seq or not past.batch.header.braked:
+        if past.head not in dots:
             continue
+        inserted = {key for each in past.sections for at, key in enumerate(each.ids) if each.is_new(at)}
         for section in past.sections:
             for at, key in enumerate(section.ids):
-                row = (key, section.identities[at])
-                if section.kind is SectionKind.DELETE:
-                    if ALIVE in wanted:
-                        found[ALIVE].add(row)
-                    continue
-                for register in section.written(at) if not section.is_new(at) else ():
-                    if register.name in wanted:
-                        found[register.name].add(row)
-    return found
+                deletes = section.kind is SectionKind.DELETE
+                names = [ALIVE] if deletes else [register.name for register in section.written(at)]
+                for name in wanted.intersection(names) if key not in inserted else ():
+                    row = (key, section.identities[at])
+                    rows.setdefault(row, Wanted(*row)).touched.setdefault(name, set()).add(past.head)
+    return rows
 
 
 def wanted_rows(connection: Connection, context: Context, brake: Brake, table: str) -> list[Wanted]:
-    """What to change back in one table, with the values from before the accident. Reads only; may take a while."""
+    """What to change back in one table, with the values that there would be without the accident. Reads only; may take
+    a while."""
     current = current_registry(connection, context).all_tables[table]
-    first = next(head for head in dots_of(connection, brake) if head.seq == brake.from_seq)
-    rows: dict[RowKey, Wanted] = {}
-    for name, keys in touched(connection, context, brake, table).items():
-        if name == ALIVE:
-            for row in keys:
-                rows[row] = replace(rows.get(row, Wanted(*row)), deleted=True)
-            continue
-        ids = sorted({key for key, _ in keys})
+    rows, dots = touched_rows(connection, context, brake, table), dots_of(connection, brake)
+    for name in {register for each in rows.values() for register in each.touched} - {ALIVE}:
+        ids = sorted({each.id for each in rows.values() if name in each.touched})
         for start in range(0, len(ids), ROWS_READ):
             some = frozenset(ids[start : start + ROWS_READ])
-            before = values_before(connection, context, brake.stream.scope, current.register(name), table, some, first)
-            for row in keys:
-                if row[0] in some and row in before:
-                    rows.setdefault(row, Wanted(*row)).values[name] = before[row]
+            register = current.register(name)
+            before = values_without(connection, context, brake.stream.scope, register, table, some, dots)
+            for row, value in before.items():
+                if row in rows and name in rows[row].touched:
+                    rows[row].values[name] = value
     return sorted(rows.values(), key=lambda each: (each.id, each.identity))
 
 
@@ -129,11 +126,10 @@ def change_back(
     ids = sorted({each.id for each in rows})
     written = insertable_registers(connection, context, current, number, unit, ids)
     loaded, _heads = load_keys(connection, current, number, unit, ids, written, {})
-    dots = dots_of(connection, brake)
     drafts = []
     for each in rows:
         state = loaded[each.id].states.get(each.identity)
-        draft = None if state is None else _draft(current, state, each, dots, context)
+        draft = None if state is None else _draft(current, state, each, context)
         if draft is not None:
             drafts.append(draft)
     if drafts:
@@ -159,29 +155,39 @@ class _Draft:
     elements: dict[str, tuple[list[str], list[str]]]
 
 
-def _draft(table: Table, state: RowState, row: Wanted, dots: frozenset[Head], context: Context) -> _Draft | None:
+def _draft(table: Table, state: RowState, row: Wanted, context: Context) -> _Draft | None:
     """What is left to change back of one row; None where nothing shows the accident any more."""
     replaced: list[Write] = []
     values: dict[str, Value] = {}
     elements: dict[str, tuple[list[str], list[str]]] = {}
     for name, before in row.values.items():
-        register = table.register(name)
-        held = state.register(register)
-        mine = {element: writes for element, writes in held.items() if any(write.dots & dots for write in writes)}
-        if not mine:
-            continue
+        register, dots = table.register(name), row.touched[name]
+        mine = {
+            element: writes
+            for element, writes in state.register(register).items()
+            if any(write.dots & dots for write in writes)
+        }
         replaced += [write for writes in mine.values() for write in writes]
+        old = before if isinstance(before, tuple) else ()
+        rivals = {element: [each for each in writes if not each.dots & dots] for element, writes in mine.items()}
         if register.is_union:
-            old = set(before) if isinstance(before, tuple) else set()
-            elements[name] = (sorted(set(mine) & old), sorted(set(mine) - old))
-        else:
-            values[name] = before
-    revives = row.deleted and any(write.dots & dots and not write.value for write in state.alive)
+            there = {each for each in mine if _without(register, rivals[each], each in old)}
+            elements.update({name: (sorted(there), sorted(mine.keys() - there))} if mine else {})
+        elif mine:
+            values[name] = _without(register, rivals[""], before)
+    deleted = row.touched.get(ALIVE, set())
+    revives = any(write.dots & deleted and not write.value for write in state.alive)
     if not values and not elements and not revives:
         return None
     replaced += state.alive if revives else ()
     time = min(max([context.now_ms() << 16, *(write.time + 1 for write in replaced)]), TIME_MAX)
     return _Draft(row, time, values, elements)
+
+
+def _without(register: Register, rivals: Sequence[Write], before: Value) -> Value:
+    """What a register shows without the accident: what others wrote beside it, else what was there before."""
+    entitled = [write for write in rivals if not write.held]
+    return shown(register.policy, entitled, order=register.order).value if entitled else before
 
 
 def _entries(table: Table, drafts: Sequence[_Draft], by: str | None) -> Entries:

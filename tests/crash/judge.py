@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from node import config as configs
 from node.keys import KeyStore
 from node.local import context_of, database_path
@@ -179,7 +181,10 @@ def final_state(step: Step, home: Path) -> Final:
             found[name] = table(f"SELECT * FROM {name}")
         found["_pending"] = table("SELECT unit, tbl, id, kind, mask, image FROM _pending")
         columns = "number, name, tbl, id, identity, field, policy, state, live, writes"
-        found["_conflict"] = table(f"SELECT {columns} FROM _conflict JOIN _scope ON _scope.no = _conflict.scope")
+        conflicts = table(f"SELECT {columns} FROM _conflict JOIN _scope ON _scope.no = _conflict.scope")
+        found["_conflict"] = [  # a write's last part is its batch's number here, which a death may have used up
+            [*row, [str(write[:5]) for write in msgspec.msgpack.decode(bytes.fromhex(raw))]] for *row, raw in conflicts
+        ]
         found["_stream"] = table("SELECT origin, scope, held_seq, applied_seq, state FROM _stream")
         found["_batch"] = table(
             "SELECT origin, scope, _batch.seq, entries, registry, _batch.state"

@@ -114,7 +114,7 @@ class Editor:
         rng = self.rng
         table = rng.choices([PERSON, THING, WORD], [6, 3, 1])[0]
         unit = node if table.catalogue else rng.choice([each for each in self.units if within(each, node)])
-        if rng.random() < self.mass_rate:
+        if self.mass_rate and rng.random() < self.mass_rate:
             return [rng.choice([self.update(unit, table, None), self.delete(unit, table, None)])]
         key = f"r{rng.randrange(self.ids)}" if rng.random() < 0.9 else "ký-1"
         match rng.choices(range(9), [5, 8, 2, 2, 2, 1, 1, 1, 2])[0]:

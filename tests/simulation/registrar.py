@@ -38,6 +38,8 @@ class Registrar:
 
     def turn(self, guarded: Callable[[Process, Callable[[], object]], None]) -> None:
         """The changes of one turn; ``guarded`` runs what a crash may end."""
+        if "registry published" not in self.swarm.rates:
+            return
         root = next(iter(self.nodes.values()))
         if self.swarm.happens(self.rng, "registry published") and root.is_up and not self._is_written(root):
             self.say(f"{root.unit} publishes the next registry")

@@ -38,7 +38,7 @@ CROWDED = {"reorder": 0.8, "loss": 0.2, "cut": 0.02}
 HOSTILE = {"poisoned": (0.1, 0.4)}
 FORKED = {"equivocated": (0.2, 0.6)}
 CHANGED = {"registry published": (0.3, 0.8), "registry applied": (0.02, 0.06)}
-KINDS = {"mixed": 0.26, "changed": 0.1, "crowded": 0.15, "restored": 0.2, "hostile": 0.1, "forked": 0.1, "braked": 0.09}
+KINDS = {"mixed": 0.26, "changed": 0.1, "braked": 0.09, "crowded": 0.15, "restored": 0.2, "hostile": 0.1, "forked": 0.1}
 """Shares of the seeds. Crowded: everybody writes one row within a few milliseconds, over a line on which nothing comes
 in order. Restored: what follows a restore is not healed yet, so the others must not suffer it. Hostile: an origin
 breaks rules with its own key, and its streams are left; nothing else may suffer. Forked: somewhere on the way a batch
