@@ -30,7 +30,7 @@ EARLY = {
     "ack before commit": 1,
     "forgotten loser": 1,
     "trust the sender's checkpoint": 2,
-    "tie broken by arrival": 1,
+    "tie broken by arrival": 5,
     "delete writes fields": 1,
     "fast path looks at nothing": 3,
     "contested rows take the fast path": 2,
