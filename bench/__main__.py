@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.children import ROWS, many_children
 from bench.loading import load_runs
 from bench.pair import Pair, make_pair, running
 from bench.records import COLUMNS, INSERT, UNIT, captured, floor_seconds, rows_of, uncaptured
@@ -114,10 +115,25 @@ def load_figures(folder: Path, runs: int, count: int) -> list[Figure]:
     ]
 
 
+def children_figures(folder: Path, count: int) -> list[Figure]:
+    """A province whose units all call at the same moment; they share this machine with it."""
+    found = many_children(folder / "many", count)
+    what = f"{count} children with {ROWS} new members each"
+    return [
+        Figure(f"{what}: all in step", [found.storm_s], "s"),
+        Figure("the same: half of them in step", [found.median_s], "s"),
+        Figure("the same / as many members from one child", [found.storm_s / found.alone_s], "x"),
+        Figure("the same: calls made again", [found.repeated], "calls"),
+        Figure(f"nothing changed, {count} children at once", [found.nothing_s], "s"),
+        Figure(f"memory, province, {count} children at once", [found.peak_mb], "MB", 200),
+    ]
+
+
 def main() -> int:
     options = argparse.ArgumentParser(prog="bench", description=__doc__)
     options.add_argument("--members", type=int, default=100_000)
     options.add_argument("--large", type=int, default=365_000, help="members of the memory comparison; 0 leaves it out")
+    options.add_argument("--children", type=int, default=173, help="units that call at once; 0 leaves it out")
     options.add_argument("--runs", type=int, default=5)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="dongbo-bench-") as name:
@@ -134,6 +150,8 @@ def main() -> int:
             ]
         figures += capture_figures(folder, min(3, chosen.runs))
         figures += load_figures(folder, min(3, chosen.runs), chosen.members)
+        if chosen.children:
+            figures += children_figures(folder, chosen.children)
     print(f"{'what':58} {'median':>10} {'':12} {'spread':20} {'goal':12} verdict")
     for figure in figures:
         print(figure.line())

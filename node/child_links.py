@@ -7,6 +7,7 @@ node's may not.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,11 +17,13 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from conflict.values import Epoch
 from node.enrolment import answer
+from node.line import Line, Turn
 from node.link import StreamLink
 from node.local import Node
 from node.session import Session, faults_noted
-from node.storage.certificates import keep_path
+from node.storage.certificates import keep_path, path_of
 from node.transport import (
     SERVER_OPTIONS,
     SERVICE,
@@ -75,6 +78,7 @@ class ChildLinks:
         self.node = node
         self._on_news = on_news
         self.busy: set[str] = set()
+        self._line = Line()
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=None)
         health_pb2_grpc.add_HealthServicer_to_server(_HealthForNodes(self._health, self._caller), self._server)
@@ -125,10 +129,14 @@ class ChildLinks:
     async def _session(self, certified: Certified, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         unit = certified.unit
         self.busy.add(unit)
+        turn, came = Turn(self._line), time.monotonic()
         try:
-            await self.node.database.write(keep_path, certified.path, self.node.context.tree_id)
+            await turn.take()
+            waited = time.monotonic() - came
+            if await self.node.database.read(path_of, unit, certified.epoch or Epoch("")) != certified.path:
+                await self.node.database.write(keep_path, certified.path, self.node.context.tree_id)
             link = StreamLink(context.read, context.write)
-            session = Session(self.node, link, child=unit, peer=unit, progress=lambda _summary: None)
+            session = Session(self.node, link, child=unit, peer=unit, progress=lambda _summary: None, turn=turn)
             try:
                 summary = await session.run()
             finally:
@@ -142,8 +150,10 @@ class ChildLinks:
                 sent=summary.sent_batches,
                 rows=summary.applied_rows,
                 seconds=round(summary.seconds, 3),
+                waited=round(waited, 3),
             )
         finally:
+            turn.give()
             self.busy.discard(unit)
 
     async def _enrol(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:

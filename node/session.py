@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import structlog
 
 from conflict.values import Epoch, Head, StreamId, UnitPath
+from node.line import Line, Turn
 from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch
@@ -99,12 +100,23 @@ async def faults_noted(node: Node, peer: str) -> AsyncIterator[None]:
 
 
 class Session:
-    """One session on one link. ``child`` names the link; the peer is the other end of it."""
+    """One session on one link. ``child`` names the link; the peer is the other end of it. ``turn`` is that of a server
+    with many children: whoever runs the session has taken it, and gives it back."""
 
-    def __init__(self, node: Node, link: Link, *, child: UnitPath, peer: UnitPath, progress: Callable[[Summary], None]):
+    def __init__(
+        self,
+        node: Node,
+        link: Link,
+        *,
+        child: UnitPath,
+        peer: UnitPath,
+        progress: Callable[[Summary], None],
+        turn: Turn | None = None,
+    ) -> None:
         self.node, self.link, self.child, self.peer = node, link, child, peer
         self.summary = Summary(peer)
         self._progress = progress
+        self._turn = turn or Turn(Line())
         self._sending = asyncio.Lock()
         self._credit = asyncio.Event()
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
@@ -135,6 +147,7 @@ class Session:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._turn.put_all_away()
             with suppress(LocalFault):  # what ended the session says more
                 # Once, not with every ack: it is for people to read, and each would cost a sync of the disk.
                 await self.node.database.write(peers.note_holds, self.peer, list(self._holds.values()))
@@ -161,7 +174,7 @@ class Session:
             self._ended.set_result(None)
 
     async def _read_frames(self) -> None:
-        while (data := await self._next_frame()) is not None:
+        while (data := await self._turn.to_hear(self._next_frame, self._inbox.join)) is not None:
             frame = decode(data)
             if frame is not None:
                 await self._perform(await self._heard(frame))
@@ -233,49 +246,60 @@ class Session:
         refused."""
         self.summary.received_batches += 1
         self.summary.received_bytes += len(data)
+        await self._turn.unpack()
+        verified = await self._verified(data)
+        if verified is None:
+            self._turn.put_away()
+        else:
+            await self._inbox.put(verified)
+
+    async def _verified(self, data: bytes) -> Verified | None:
+        """A batch proven; None where it was dropped or refused, and the peer told so."""
         try:
-            verified = await self.node.verify(data)
+            return await self.node.verify(data)
         except RuleBroken as fault:
             log.warning("batch refused", peer=self.peer, stream=str(fault.head.stream), reason=str(fault))
             await self.node.database.write(refuse, fault)
             self.summary.refused.append(f"{fault.head.stream}: {fault}")
             await self._perform(self._exchange.on_refused(fault.head, str(fault), len(data)))
-            return
         except NotYet as fault:
             log.info("batch left for later", peer=self.peer, reason=str(fault))
             await self._perform(self._exchange.on_refused(parse_batch(data).head, str(fault), len(data)))
-            return
         except (BadSignature, BadCertificate) as fault:
             head = parse_batch(data).head  # what the bytes claim to be: nothing is held against that stream
             log.warning("bytes dropped", peer=self.peer, stream=str(head.stream), reason=str(fault))
             self.summary.refused.append(f"{head.stream}: {fault}")
             await self._perform(self._exchange.on_refused(head, str(fault), len(data)))
-            return
-        await self._inbox.put(verified)
+        return None
 
     async def _store_verified(self) -> None:
         """Store proven batches one after another, beside the reader; an ack follows each commit."""
         while True:
-            verified = await self._inbox.get()
-            outcome = await self.node.take(verified)
-            if outcome.taken is Taken.OWN:
-                raise Fenced(LOST_HISTORY)
-            self.summary.applied_rows += outcome.applied.rows
-            self.summary.conflicts += outcome.applied.conflicts
-            size = len(verified.batch.data)
-            if outcome.taken is Taken.FORKED:
-                await self._ship_beside(verified.batch.head)
-            if outcome.taken in (Taken.FROZEN, Taken.FORKED):
-                row_reason = "the stream is frozen or refused here"
-                await self._perform(self._exchange.on_refused(verified.batch.head, row_reason, size))
-            else:
-                await self._perform(self._exchange.on_stored(outcome.held, size))
-            if outcome.taken is Taken.APPLIED or verified.batch.header.settles is not None:
-                ready = await self.node.apply_ready()
-                self.summary.applied_rows += ready.rows
-                self.summary.conflicts += ready.conflicts
+            await self._store(await self._inbox.get())
             self._inbox.task_done()
             self._progress(self.summary)
+
+    async def _store(self, verified: Verified) -> None:
+        outcome = await self.node.take(verified)
+        batch = verified.batch
+        del verified  # what was unpacked is done with
+        self._turn.put_away()
+        if outcome.taken is Taken.OWN:
+            raise Fenced(LOST_HISTORY)
+        self.summary.applied_rows += outcome.applied.rows
+        self.summary.conflicts += outcome.applied.conflicts
+        size = len(batch.data)
+        if outcome.taken is Taken.FORKED:
+            await self._ship_beside(batch.head)
+        if outcome.taken in (Taken.FROZEN, Taken.FORKED):
+            row_reason = "the stream is frozen or refused here"
+            await self._perform(self._exchange.on_refused(batch.head, row_reason, size))
+        else:
+            await self._perform(self._exchange.on_stored(outcome.held, size))
+        if outcome.taken is Taken.APPLIED or batch.header.settles is not None:
+            ready = await self.node.apply_ready()
+            self.summary.applied_rows += ready.rows
+            self.summary.conflicts += ready.conflicts
 
     async def _keep_proof(self, proof: ForkProof) -> None:
         try:

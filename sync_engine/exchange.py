@@ -148,11 +148,6 @@ def digest_of(heads: Iterable[Head], *, pending: bool = False, forked: Iterable[
     return digest.digest()
 
 
-def shared_heads(heads: frames.Heads, child: str) -> dict[StreamId, Head]:
-    """The heads of the scopes that travel between ``child`` and its parent."""
-    return {stream: head for stream, head in heads.items() if is_shared(stream.scope, child)}
-
-
 def sending_order(spans: Iterable[Span]) -> tuple[tuple[Span, ...], ...]:
     """Registry, then catalogues (others wait for them), then small scopes before large backlogs."""
     by_scope: dict[str, list[Span]] = {}

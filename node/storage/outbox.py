@@ -24,7 +24,7 @@ from node.storage.sealing import has_pending
 from node.storage.streams import find_stream, held_heads
 from sync_engine.batch import SealedBatch, parse_batch, withhold
 from sync_engine.errors import RemoteFault
-from sync_engine.exchange import digest_of, shared_heads
+from sync_engine.exchange import digest_of
 from sync_engine.frames import ForkProof, Hello
 from sync_engine.names import is_shared, unit_of
 
@@ -55,7 +55,7 @@ def hello_of(
 
 def held_on_link(connection: Connection, child: UnitPath) -> dict[StreamId, Head]:
     """The held heads of the scopes that travel on the link of ``child``; a stream under the brake ends before it."""
-    return shared_heads(shippable(connection, held_heads(connection)), child)
+    return shippable(connection, held_heads(connection, lambda scope: is_shared(scope, child)))
 
 
 @dataclass(frozen=True, slots=True)

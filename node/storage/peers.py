@@ -79,8 +79,9 @@ def behind(connection: Connection, peer: str, child: str) -> int:
         connection,
         "SELECT scope, held_seq - coalesce(_peer_head.seq, 0) FROM _stream"
         " LEFT JOIN _peer_head ON _peer_head.stream = _stream.no AND _peer_head.unit = ?"
-        " WHERE held_seq > coalesce(_peer_head.seq, 0)",
-        (peer,),
+        " WHERE held_seq > coalesce(_peer_head.seq, 0)"
+        " AND (scope = ? OR scope LIKE ? OR scope LIKE '%/%')",  # most others, without a look at each from here
+        (peer, child, f"%.{child}"),
     )
     return sum(count for scope, count in rows if is_shared(scope, child))
 

@@ -6,7 +6,7 @@ Reach: storage tables. Invariant: heads only go forward, inside the transaction 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -74,9 +74,12 @@ def streams(connection: Connection, scope: str | None = None) -> list[StreamRow]
     return [_row(tuple(each)) for each in execute(connection, f"SELECT {_COLUMNS} FROM _stream{where}", values)]
 
 
-def held_heads(connection: Connection) -> dict[StreamId, Head]:
-    """What this node holds: named in hello, heads and acks."""
-    return {row.stream: row.held for row in streams(connection) if row.held is not None}
+def held_heads(connection: Connection, travels: Callable[[str], bool] = bool) -> dict[StreamId, Head]:
+    """What this node holds, in the scopes that ``travels`` names (all have a name): told in hello, heads and acks. Of a
+    province's hundreds of streams one link carries a few, and only these are unpacked."""
+    found = execute(connection, f"SELECT {_COLUMNS} FROM _stream WHERE held_hash IS NOT NULL")
+    rows = [_row(tuple(each)) for each in found if travels(each[3])]
+    return {row.stream: row.held for row in rows if row.held is not None}
 
 
 def applied_heads(connection: Connection, scope: str) -> list[Head]:
