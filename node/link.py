@@ -23,7 +23,7 @@ class StreamLink:
         self._read, self._write = read, write
         self._frames: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(maxsize=AHEAD)
         self._closed = False
-        self._reader = asyncio.create_task(self._feed())
+        self._reader: asyncio.Task[None] | None = asyncio.create_task(self._feed())
 
     async def _feed(self) -> None:
         try:
@@ -53,5 +53,9 @@ class StreamLink:
             pass
 
     def close(self) -> None:
+        """Read no more. The reader is let go as well: what it ended with refers to this link and to its call, and gRPC
+        keeps the connection for as long as there is the call."""
         self._closed = True
-        self._reader.cancel()
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None

@@ -147,6 +147,7 @@ class Session:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks.clear()  # what they ended with refers to this session, and so to its connection
             self._turn.put_all_away()
             with suppress(LocalFault):  # what ended the session says more
                 # Once, not with every ack: it is for people to read, and each would cost a sync of the disk.

@@ -46,6 +46,7 @@ SERVER_OPTIONS = [
     # we could send: a child that keeps to a rate needs so long for the largest frame.
     ("grpc.keepalive_timeout_ms", PATIENCE_MS),
     ("grpc.max_concurrent_streams", 4),  # of one connection; more are told to wait, not dropped
+    ("grpc.max_connection_idle_ms", 30_000),  # a child whose call has failed may keep its end open for long
     ("grpc.max_connection_age_ms", 3_600_000),  # a certificate that ended does not live on in an open connection
     ("grpc.max_connection_age_grace_ms", 600_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),

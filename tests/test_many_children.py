@@ -13,24 +13,31 @@ from dataclasses import dataclass, field
 import pytest
 
 from node.line import AT_ONCE, SILENT_S
-from tests.many.province import PROVINCE, Storm, Tree, digests_at, founded
+from tests.e2e.processes import until
+from tests.many.province import PROVINCE, Storm, Tree, digests_at, founded, open_files
 
 UNITS = 173
 ROWS, ROWS_BIG, BIG = 30, 3_000, 4
 """New members of a unit before each storm; of the few big ones; how many these are."""
 
 STORMS = 3
+NOTE = "Đã đối chiếu tại tỉnh"
+"""What the province writes into one row of each unit before the second storm."""
+
+EDIT = "UPDATE member SET note = ? WHERE (unit, id) IN (SELECT unit, min(id) FROM member WHERE unit <> ? GROUP BY unit)"
+
 SAMPLE = 8
 """Units whose digests are compared with the province's and the centre's."""
 
-MEMORY_MB = 256
+MEMORY_MB = 220
 """What the province may need at most. At rest it has some 110; the pages of eight connections to its database make
-32, four unpacked batches 36, and 173 TLS connections 20 to 30. Unpacked batches of all sessions at once, as there were
-before they stood in line, made 300 here, and 560 for 48 units with 2,000 rows each."""
+32, four unpacked batches 36, and open connections some more. All sessions at once made 229 here, 302 where the big ones
+had 5,000 rows, and 560 for 48 units with 2,000 rows each."""
 
-GROWTH_MAX = 1.1
-FILES_MAX = 20
-"""More open files after a storm than after the first: connections that close a moment later."""
+GROWTH_MAX = 1.2
+"""How many large batches are unpacked at the same moment is chance: up to four, of 9 MB."""
+FILES_MAX = 70
+"""Open files of the province a moment after a storm. At rest it has some 45; a connection for each unit makes 218."""
 
 STATUS_S = 5.0
 REPEATED_MAX = 0.1
@@ -57,9 +64,12 @@ class Day:
     def storm(self, seed: int) -> None:
         new = {unit: ROWS_BIG if unit in self.big else ROWS for unit in self.tree.units}
         self.tree.write(new, seed)
+        if len(self.storms) == 1:
+            self.tree.province.sql(EDIT, NOTE, PROVINCE)
         self.rows += sum(new.values())
         self.storms.append(self.tree.storm())
         behind = self.tree.arrive(self.rows)
+        until("its connections are closed", lambda: open_files(self.tree.province) <= FILES_MAX, deadline_s=10)
         print(f"\n{self.storms[-1]}; all at the centre {behind:.1f} s later")
 
 
@@ -95,13 +105,10 @@ def test_clerks_and_operators_of_the_province_work_on_meanwhile(day: Day) -> Non
         assert max(storm.operator_waits) < STATUS_S
 
 
-def test_a_storm_needs_no_more_memory_and_no_more_files_than_the_one_before(day: Day) -> None:
-    first, second, *later = day.storms
-    for storm in day.storms:
-        assert storm.peak_mb < MEMORY_MB
-        assert storm.files <= first.files + FILES_MAX
-    for storm in later:
-        assert storm.peak_mb < second.peak_mb * GROWTH_MAX  # the first one fills caches
+def test_a_storm_needs_no_more_memory_than_the_one_before(day: Day) -> None:
+    *before, last = [storm.peak_mb for storm in day.storms]
+    assert last < MEMORY_MB
+    assert last < max(before) * GROWTH_MAX  # the first fills caches
 
 
 def test_what_the_units_wrote_is_the_same_at_unit_province_and_centre(day: Day) -> None:
@@ -129,18 +136,13 @@ def test_units_that_call_and_say_nothing_hold_up_nobody(day: Day) -> None:
     assert SILENT_S < storm.seconds < 4 * SILENT_S
 
 
-def test_edits_of_the_province_come_down_to_every_unit_and_then_there_is_nothing_to_say(day: Day) -> None:
-    note = "Đã đối chiếu tại tỉnh"
-    day.tree.province.sql(
-        "UPDATE member SET note = ?"
-        " WHERE (unit, id) IN (SELECT unit, min(id) FROM member WHERE unit <> ? GROUP BY unit)",
-        *(note, PROVINCE),
-    )
-    down = day.tree.storm()
-    print(f"\ndown to all: {down}")
-    assert set(day.tree.counts(f"note = '{note}'").values()) == {1}
+def test_edits_of_the_province_have_come_down_to_every_unit(day: Day) -> None:
+    assert set(day.tree.counts(f"note = '{NOTE}'").values()) == {1}
+
+
+def test_then_there_is_nothing_to_say(day: Day) -> None:
     nothing = day.tree.storm(watched=False)
-    print(f"nothing new: {nothing}")
+    print(f"\nnothing new: {nothing}")
     assert {(call["sent_batches"], call["received_batches"]) for call in nothing.calls} == {(0, 0)}
     assert not nothing.faults
     assert nothing.seconds < min(storm.seconds for storm in day.storms)

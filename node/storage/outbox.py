@@ -55,7 +55,7 @@ def hello_of(
 
 def held_on_link(connection: Connection, child: UnitPath) -> dict[StreamId, Head]:
     """The held heads of the scopes that travel on the link of ``child``; a stream under the brake ends before it."""
-    return shippable(connection, held_heads(connection, lambda scope: is_shared(scope, child)))
+    return shippable(connection, held_heads(connection, child))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from conflict.values import Head
 from node.storage.engine import bulk, execute
-from node.storage.streams import find_stream
+from node.storage.streams import find_stream, on_link
 from sync_engine.names import is_shared
 
 
@@ -75,13 +75,14 @@ def note_holds(connection: Connection, unit: str, heads: Iterable[Head]) -> None
 
 def behind(connection: Connection, peer: str, child: str) -> int:
     """Batches held here, in scopes that travel on this link, that the peer has not said it holds."""
+    where, values = on_link(child)
     rows = execute(
         connection,
         "SELECT scope, held_seq - coalesce(_peer_head.seq, 0) FROM _stream"
         " LEFT JOIN _peer_head ON _peer_head.stream = _stream.no AND _peer_head.unit = ?"
         " WHERE held_seq > coalesce(_peer_head.seq, 0)"
-        " AND (scope = ? OR scope LIKE ? OR scope LIKE '%/%')",  # most others, without a look at each from here
-        (peer, child, f"%.{child}"),
+        f" AND {where}",
+        (peer, *values),
     )
     return sum(count for scope, count in rows if is_shared(scope, child))
 

@@ -6,7 +6,7 @@ Reach: storage tables. Invariant: heads only go forward, inside the transaction 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from conflict.vector import Vector
 from node.storage.engine import bulk, execute
+from sync_engine.names import is_shared
 
 OPEN, FROZEN, REFUSED = "open", "frozen", "refused"
 
@@ -74,12 +75,22 @@ def streams(connection: Connection, scope: str | None = None) -> list[StreamRow]
     return [_row(tuple(each)) for each in execute(connection, f"SELECT {_COLUMNS} FROM _stream{where}", values)]
 
 
-def held_heads(connection: Connection, travels: Callable[[str], bool] = bool) -> dict[StreamId, Head]:
-    """What this node holds, in the scopes that ``travels`` names (all have a name): told in hello, heads and acks. Of a
-    province's hundreds of streams one link carries a few, and only these are unpacked."""
-    found = execute(connection, f"SELECT {_COLUMNS} FROM _stream WHERE held_hash IS NOT NULL")
-    rows = [_row(tuple(each)) for each in found if travels(each[3])]
-    return {row.stream: row.held for row in rows if row.held is not None}
+def on_link(child: str) -> tuple[str, tuple[str, str]]:
+    """SQL for what may travel on the link of ``child``, by the scope's name, and its values: of a province's hundreds
+    of streams it leaves a few, which ``is_shared`` decides."""
+    return "(scope = ? OR scope LIKE ? OR scope LIKE '%/%')", (child, f"%.{child}")
+
+
+def held_heads(connection: Connection, child: UnitPath | None = None) -> dict[StreamId, Head]:
+    """What this node holds, or what of it travels on the link of ``child``: named in hello, heads and acks."""
+    where, values = ("true", ()) if child is None else on_link(child)
+    rows = execute(connection, f"SELECT {_COLUMNS} FROM _stream WHERE held_hash IS NOT NULL AND {where}", values)
+    found = (_row(tuple(each)) for each in rows)
+    return {
+        row.stream: row.held
+        for row in found
+        if row.held is not None and (child is None or is_shared(row.stream.scope, child))
+    }
 
 
 def applied_heads(connection: Connection, scope: str) -> list[Head]:

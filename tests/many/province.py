@@ -104,8 +104,6 @@ class Storm:
     peak_mb: float
     cpu_s: float
     """Of the province's process."""
-    files: int
-    """Open files of the province afterwards."""
     clerk_waits: list[float] = field(default_factory=list)
     clerk_refused: list[str] = field(default_factory=list)
     operator_waits: list[float] = field(default_factory=list)
@@ -125,7 +123,7 @@ class Storm:
         took = self.seconds_of()
         return (
             f"{len(self.calls)} calls in {self.seconds:.1f} s (median {statistics.median(took):.1f}), "
-            f"{len(self.faults)} faults, {len(self.broken)} broken, peak {self.peak_mb:.0f} MB, {self.files} files, "
+            f"{len(self.faults)} faults, {len(self.broken)} broken, peak {self.peak_mb:.0f} MB, "
             f"{self.cpu_s:.1f} s of processor, "
             f"clerk {max(self.clerk_waits, default=0):.2f} s at most of {len(self.clerk_waits)} writes, "
             f"{len(self.clerk_refused)} refused, status {max(self.operator_waits, default=0):.2f} s at most"
@@ -246,7 +244,6 @@ class Tree:
             max(call["seconds"] for call in calls),
             peak_mb(self.province),
             cpu_s(self.province) - before,
-            open_files(self.province),
             watch.clerk_waits,
             watch.clerk_refused,
             watch.operator_waits,
