@@ -20,7 +20,7 @@ UNITS = 173
 ROWS, ROWS_BIG, BIG = 30, 3_000, 4
 """New members of a unit before each storm; of the few big ones; how many these are."""
 
-STORMS = 3
+STORMS = 2
 NOTE = "Đã đối chiếu tại tỉnh"
 """What the province writes into one row of each unit before the second storm."""
 
@@ -34,7 +34,7 @@ MEMORY_MB = 220
 32, four unpacked batches 36, and open connections some more. All sessions at once made 229 here, 302 where the big ones
 had 5,000 rows, and 560 for 48 units with 2,000 rows each."""
 
-GROWTH_MAX = 1.2
+GROWTH_MAX = 1.3
 """How many large batches are unpacked at the same moment is chance: up to four, of 9 MB."""
 FILES_MAX = 70
 """Open files of the province a moment after a storm. At rest it has some 45; a connection for each unit makes 218."""

@@ -116,9 +116,16 @@ def token(parent: Home) -> str:
     return invited(parent, "chua-vao")
 
 
+def swapped(token: str, at: int) -> str:
+    """The first two neighbours from there on that differ change places."""
+    while token[at] == token[at + 1]:
+        at += 1
+    return token[:at] + token[at + 1] + token[at] + token[at + 2 :]
+
+
 DAMAGED = {
     "cut in the middle": (lambda token: token[: len(token) // 2], "cut short"),
-    "with two letters swapped": (lambda token: token[:400] + token[401] + token[400] + token[402:], "checksum"),
+    "with two letters swapped": (lambda token: swapped(token, 400), "checksum"),
     "of a newer program": (lambda token: token.replace("-1:", "-2:"), "newer program"),
 }  # fmt: skip
 
