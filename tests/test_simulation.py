@@ -23,7 +23,7 @@ from tests.world import World
 
 ROOT = Path(__file__).parent.parent
 PROVINCE, DISTRICT = "p.vn", "d.p.vn"
-SEEDS = 350
+SEEDS = 250
 """More in ``make soak``."""
 
 EARLY = {
