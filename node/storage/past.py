@@ -7,7 +7,7 @@ not those that were stored is left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -65,9 +65,15 @@ class Reading:
 
 
 def batches_about(
-    connection: Connection, context: Context, scope: str, table: str, reading: Reading
+    connection: Connection,
+    context: Context,
+    scope: str,
+    table: str,
+    reading: Reading,
+    which: Callable[[Head], bool] = bool,
 ) -> Iterator[PastBatch]:
-    """The stored batches of a scope that have entries of a table, one at a time, in the order they came here."""
+    """The stored batches of a scope that have entries of a table, one at a time, in the order they came here; only
+    those that ``which`` names (all, if not said) are unpacked."""
     of_scope = {row.no: row.stream for row in streams(connection, scope)}
     nos = execute(
         connection,
@@ -84,7 +90,7 @@ def batches_about(
             continue
         vector = seen.get(stream, Vector()).updated(batch.header.seen_delta)
         seen[stream] = vector.updated([batch.head])
-        if all(section.table != table for section in batch.header.sections):
+        if all(section.table != table for section in batch.header.sections) or not which(batch.head):
             continue
         registry = registry_of(connection, context, batch.header.registry_version[0])
         if registry is None:
@@ -142,9 +148,7 @@ def values_without(
     found: dict[RowKey, Value] = {}
     inserts: dict[RowKey, list[Vector]] = {}
     lots: dict[tuple[RowKey, str], _Lot] = {}
-    for past in batches_about(connection, context, scope, table, Reading()):
-        if not known.covers(past.head):
-            continue
+    for past in batches_about(connection, context, scope, table, Reading(), known.covers):
         writable = insertable(context, past.registry, past.head, table, unit_of(scope))
         entries = list(past.entries(ids))
         inserted = {key for key, entry in entries if entry.new}

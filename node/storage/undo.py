@@ -46,8 +46,8 @@ class NoBrake(BadInput):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One row an accident touched: the registers to change back with the values that they would have without it, and
-    whether it was deleted. ``touched``: the accident's batches that did it, by register."""
+    """One row an accident touched. ``touched``: the accident's batches that did it, by register (``_alive``: they
+    deleted the row); ``values``: what the other registers would show without it."""
 
     id: str
     identity: bytes
@@ -77,14 +77,13 @@ def dots_of(connection: Connection, brake: Brake) -> frozenset[Head]:
     return frozenset(batch.head for batch in batches if batch.header.braked)
 
 
-def touched_rows(connection: Connection, context: Context, brake: Brake, table: str) -> dict[RowKey, Wanted]:
+def touched_rows(
+    connection: Connection, context: Context, brake: Brake, table: str, dots: frozenset[Head]
+) -> dict[RowKey, Wanted]:
     """The rows of one table that an accident touched; not those that the same batch enters."""
     wanted = {register for name, register in brake.registers if name == table}
-    dots = dots_of(connection, brake)
     rows: dict[RowKey, Wanted] = {}
-    for past in batches_about(connection, context, brake.stream.scope, table, Reading()):
-        if past.head not in dots:
-            continue
+    for past in batches_about(connection, context, brake.stream.scope, table, Reading(), dots.__contains__):
         inserted = {key for each in past.sections for at, key in enumerate(each.ids) if each.is_new(at)}
         for section in past.sections:
             for at, key in enumerate(section.ids):
@@ -100,7 +99,8 @@ def wanted_rows(connection: Connection, context: Context, brake: Brake, table: s
     """What to change back in one table, with the values that there would be without the accident. Reads only; may take
     a while."""
     current = current_registry(connection, context).all_tables[table]
-    rows, dots = touched_rows(connection, context, brake, table), dots_of(connection, brake)
+    dots = dots_of(connection, brake)
+    rows = touched_rows(connection, context, brake, table, dots)
     for name in {register for each in rows.values() for register in each.touched} - {ALIVE}:
         ids = sorted({each.id for each in rows.values() if name in each.touched})
         for start in range(0, len(ids), ROWS_READ):
