@@ -1,16 +1,17 @@
 """The multi-value register: the writes that no other write has seen, nearly always one.
 
-Role: add a write; tell which writes it drove out.
+Role: add a write; tell the register from what is kept beside it because held writes had seen it.
 Reach: conflict.values, conflict.vector. Source: Shapiro et al., "A comprehensive study of Convergent and Commutative
 Replicated Data Types", INRIA RR-7506, 2011 (MV-Register), with causal delivery done by the caller.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from conflict.policies import value_key
-from conflict.values import Write
+from conflict.values import Hold, Write
 from conflict.vector import Vector
 
 
@@ -19,13 +20,37 @@ def same_edit(one: Write, other: Write) -> bool:
     return one.origin == other.origin and one.time == other.time and value_key(one.value) == value_key(other.value)
 
 
-def add_write(held: frozenset[Write], new: Write, seen: Vector) -> frozenset[Write]:
-    """Keep what the new write had not seen, and the new write: the same set on every node, in whatever causal order.
+def add_write(kept: frozenset[Write], new: Write, seen: Vector) -> frozenset[Write]:
+    """Drop what the new write had seen, and add it: the same set on every node, in whatever causal order.
 
-    ``seen`` is what the new write's batch had merged, its own stream's earlier batches included.
+    ``seen`` is what the new write's batch had merged, its own stream's earlier batches included. A held write drives
+    nothing out that might still be shown: it covers it. So what is kept is every write that may be shown (now, or once
+    its code is known) and that no shown one has seen, and the register, which is every write that no other has seen.
     """
-    kept = {write for write in held if not seen.saw(write)}
-    twin = next((write for write in kept if same_edit(write, new)), None)
+    left = set()
+    for write in kept:
+        if not seen.saw(write):
+            left.add(write)
+        elif new.held and (not write.held or write.held is Hold.CODE):
+            left.add(replace(write, covered=True))
+    twin = next((write for write in left if same_edit(write, new)), None)
     if twin is not None:
-        return frozenset(kept - {twin} | {replace(twin, dots=twin.dots | new.dots)})
-    return frozenset(kept | {new})
+        return frozenset(left - {twin} | {replace(twin, dots=twin.dots | new.dots)})
+    return frozenset(left | {new})
+
+
+def rivals(kept: Iterable[Write]) -> frozenset[Write]:
+    """The register itself: the writes that no other write has seen."""
+    return frozenset(write for write in kept if not write.covered)
+
+
+def showable(kept: Iterable[Write]) -> list[Write]:
+    """The writes among which a policy chooses what is shown."""
+    return [write for write in kept if not write.held]
+
+
+def admitted(kept: frozenset[Write], write: Write, seen: Vector) -> frozenset[Write]:
+    """What is kept once a held write may be shown after all (its code is known now). ``seen`` is what that write's
+    batch had merged."""
+    left = {each for each in kept if each is write or not seen.saw(each)}
+    return frozenset(left - {write} | {replace(write, held=Hold.NONE)})

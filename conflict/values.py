@@ -7,6 +7,7 @@ Reach: the standard library only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NewType, TypeAlias
 
 UnitPath = NewType("UnitPath", str)
@@ -51,21 +52,35 @@ class Head:
     hash: bytes
 
 
+class Hold(IntEnum):
+    """Why a write is not shown. The first two are for ever: every node judges them alike, from the batch alone."""
+
+    NONE = 0
+    RIGHT = 1
+    """Its origin may not change that field."""
+    RULE = 2
+    """Its value breaks the rule of its field."""
+    CODE = 3
+    """No catalogue that this node has knows its code: one may come that does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """One write of one register.
 
     ``time`` is fixed at sealing: max(what the trigger noted, 1 + the times of the writes it replaced). ``dots`` has
     more than one member only where one edit was sealed twice, in two lives of one node (a restore): it is still one
-    write, and is gone as soon as either dot has been seen. A ``held`` write (its origin had no right to that field)
-    stands in the register like any other and is not shown.
+    write, and is gone as soon as either dot has been seen. A ``held`` write stands in the register like any other and
+    is not shown. A ``covered`` one is no longer in the register, because a held write had seen it; it is kept, and
+    shown, for as long as nothing that may be shown has seen it (docs/decisions/0023).
     """
 
     value: Value
     time: int
     origin: UnitPath
     dots: frozenset[Head]
-    held: bool = False
+    held: Hold = Hold.NONE
+    covered: bool = False
 
     @property
     def level(self) -> int:

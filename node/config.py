@@ -61,7 +61,8 @@ class Config:
     """One node. ``listen`` is where it waits for children (none: it has none), ``address`` what they dial.
     ``registry`` says when a newer version of the registry changes the tables here: as it arrives, or by hand. What
     deletes, or changes one field of, more than ``brake_percent`` of a unit's records at once, and at least
-    ``brake_rows``, waits for a person."""
+    ``brake_rows``, waits for a person. The conflict journal keeps for ``journal_days`` what has ended; for
+    ``overwritten_hours`` after another unit's value has come, a local edit that replaces it is noted there."""
 
     unit: UnitPath
     name: str
@@ -71,6 +72,8 @@ class Config:
     registry: str = AT_ONCE
     brake_percent: float = 5
     brake_rows: float = 50
+    journal_days: float = 400
+    overwritten_hours: float = 24
     schedule: Schedule = field(default_factory=Schedule)
 
     @property
@@ -175,6 +178,8 @@ def save(home: Path, config: Config) -> None:
         f"registry = {_toml(config.registry)}  # when new versions change the tables: 'at once' or 'by hand'",
         f"brake_percent = {config.brake_percent}  # what changes more of a unit's records at once waits for a person",
         f"brake_rows = {config.brake_rows}  # fewer than so many never do",
+        f"journal_days = {config.journal_days}  # how long the journal keeps conflicts that have ended",
+        f"overwritten_hours = {config.overwritten_hours}  # local edits of what came less long ago are noted there",
         "",
         "[sync]  # when to call the parent",
         f"every_s = {schedule.every_s}  # seconds between calls",

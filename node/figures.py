@@ -36,6 +36,11 @@ def day_and_time(milliseconds: int) -> str:
     return _local(milliseconds).strftime("%d/%m/%Y %H:%M:%S")
 
 
+def day_and_minute(milliseconds: int) -> str:
+    """Date and time of day, local, as people tell each other."""
+    return _local(milliseconds).strftime("%d/%m/%Y %H:%M")
+
+
 def is_today(milliseconds: int) -> bool:
     """Whether the local date is today's."""
     return _local(milliseconds).date() == datetime.now().astimezone().date()

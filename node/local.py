@@ -25,6 +25,7 @@ from node.storage.certificates import keep_path
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
+from node.storage.journal import prune
 from node.storage.registries import is_due
 from node.storage.sealing import seal_next
 from node.storage.setup import open_database
@@ -82,6 +83,7 @@ class Node:
         node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
+        node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
         await node.database.write(_start, node.context, keys.node_path)
         if await node.database.read(is_due, node.context):
             await node.apply_ready()  # this software, or the operator, is ready for what waited
@@ -158,4 +160,5 @@ class Node:
 
 def _start(connection: Connection, context: Context, path: tuple[bytes, ...]) -> None:
     open_database(connection, context)
+    prune(connection, context)
     keep_path(connection, path, context.tree_id)

@@ -20,11 +20,11 @@ from conflict.values import Epoch, Head, StreamId, UnitPath
 from node.line import Line, Turn
 from node.local import Node
 from node.storage import peers
-from node.storage.batches import lacking, stored_batch
+from node.storage.batches import lacking, stored_batch, undamaged
 from node.storage.certificates import keep_path
 from node.storage.inbox import LOST_HISTORY, Taken, Verified, refuse, take_proof
 from node.storage.meta import fence
-from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, hello_of, paths_of, sendable, undamaged
+from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, hello_of, paths_of, sendable
 from sync_engine.batch import parse_batch
 from sync_engine.errors import (
     BadCertificate,

@@ -23,6 +23,8 @@ from sync_engine.wire import guard
 FORMAT = 1
 NO_PREV = bytes(32)
 """``prev`` of a stream's first batch."""
+DECISION = "_decision"
+"""The column of decisions. Its words may be about the values beside it, so it goes to those who may read them all."""
 
 
 class SectionKind(IntEnum):
@@ -277,19 +279,26 @@ def parse_batch(data: bytes) -> SealedBatch:
     return SealedBatch(data, message.header, message.signature, header, tuple(chunks))
 
 
+def field_columns(described: SectionHeader) -> set[int]:
+    """Which columns of a section are fields: the others are its key and what describes its entries."""
+    return {at for at, each in enumerate(described.columns) if each.name != "id" and not each.name.startswith("_")}
+
+
 def withhold(batch: SealedBatch, may_read: Callable[[str, str], bool]) -> bytes:
     """The batch's bytes for a receiver: chunks of (table, column) that it may not read are left out.
 
     Header and signature stay as they are, so the origin's signature still holds. Bytes are passed on untouched when
     nothing has to be left out.
     """
-    kept = tuple(
-        {at: data for at, data in section.items() if may_read(described.table, described.columns[at].name)}
-        for section, described in zip(batch.chunks, batch.header.sections, strict=True)
-    )
+    kept = []
+    for section, described in zip(batch.chunks, batch.header.sections, strict=True):
+        hidden = {at for at, each in enumerate(described.columns) if not may_read(described.table, each.name)}
+        if hidden & field_columns(described):
+            hidden |= {at for at, each in enumerate(described.columns) if each.name == DECISION}
+        kept.append({at: data for at, data in section.items() if at not in hidden})
     if all(len(after) == len(before) for after, before in zip(kept, batch.chunks, strict=True)):
         return batch.data
-    return encode_batch(batch.header_bytes, batch.signature, kept)
+    return encode_batch(batch.header_bytes, batch.signature, tuple(kept))
 
 
 def origin_of(data: bytes) -> tuple[UnitPath, Epoch]:

@@ -9,25 +9,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache
 from hashlib import sha256
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 from unicodedata import is_normalized
 
 import msgspec
 
-from conflict.values import TIME_MAX
+from conflict.values import TIME_MAX, Hold
 from sync_engine import chunks
-from sync_engine.batch import Column, SectionHeader, SectionKind
+from sync_engine.batch import DECISION, Column, SectionHeader, SectionKind
 from sync_engine.errors import LimitExceeded, Malformed
-from sync_engine.fields import check_column, column_decoder_type
+from sync_engine.fields import check_column, column_decoder_type, rule_breaks
 from sync_engine.limits import SET_BYTES_MAX
 from sync_engine.registry import FieldType, Register, Table
 
 ID_CHARS_MAX = 200
 IDENTITY_BYTES = 8
 Salt = Callable[[], bytes]
+
+
+class Act(StrEnum):
+    """What a person decided."""
+
+    RESOLVE = "resolve"
+    OVERTURN = "overturn"
+    RELEASE = "release"
+    REFUSE = "refuse"
+    RENAME = "rename"
+
+
+class Decision(NamedTuple):
+    """A person's decision, told with the edit that carries it out: about which conflict or held value, by its number,
+    and why, where the person said so."""
+
+    act: Act
+    number: int
+    why: str | None = None
+
+
+WHY_CHARS_MAX = 500
 
 
 @dataclass(slots=True)
@@ -37,7 +60,9 @@ class Entries:
     ``registers`` are those the section has columns for, in registry order; a mask's bit i stands for the i-th of
     them, and None instead of masks means that every entry writes them all. ``columns`` maps a field to its values (a
     union to the elements added), ``removed`` a union to the elements taken away. ``withheld`` registers have a hash
-    but no values here. ``held`` registers are written by an origin that had no right to edit them.
+    but no values here. ``barred`` registers are those that the origin has no right to edit; ``broken`` says, by
+    register and place, which values are held for another reason. ``decisions`` are what persons decided with these
+    entries.
     """
 
     table: Table
@@ -53,13 +78,25 @@ class Entries:
     columns: dict[str, list[Any]] = field(default_factory=dict)
     removed: dict[str, list[list[str]]] = field(default_factory=dict)
     withheld: frozenset[str] = frozenset()
-    held: frozenset[str] = frozenset()
+    barred: frozenset[str] = frozenset()
+    broken: dict[str, dict[int, Hold]] = field(default_factory=dict)
+    decisions: list[Decision | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def is_new(self, at: int) -> bool:
         return self.new is not None and self.new[at]
+
+    def hold(self, register: str, at: int) -> Hold:
+        """Why what entry ``at`` writes to a register is not shown. An insert may set what its origin may not edit."""
+        broken = self.broken.get(register, {}).get(at, Hold.NONE)
+        if broken is not Hold.RULE and register in self.barred and not self.is_new(at):
+            return Hold.RIGHT
+        return broken
+
+    def decision(self, at: int) -> Decision | None:
+        return None if self.decisions is None else self.decisions[at]
 
     def written(self, at: int) -> Iterator[Register]:
         """The readable registers that entry ``at`` names: for an insert the others it may write are null."""
@@ -85,6 +122,7 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 _STR, _BYTES, _INT = _decoder(list[str]), _decoder(list[bytes]), _decoder(list[int])
 _INT_OR_NONE, _BOOL, _STR_OR_NONE = _decoder(list[int | None]), _decoder(list[bool]), _decoder(list[str | None])
 _STRS = _decoder(list[list[str]])
+_DECISIONS = _decoder(list[tuple[str, int, str | None] | None])
 
 
 class _Layout:
@@ -116,6 +154,8 @@ def encode_section(entries: Entries, salt: Salt) -> tuple[SectionHeader, Mapping
         layout.add("_new", entries.new)
     if entries.by is not None:
         layout.add("_by", entries.by)
+    if entries.decisions is not None:
+        layout.add(DECISION, [each and (each.act.value, each.number, each.why) for each in entries.decisions])
     for register in entries.registers:
         for each in register.fields:
             if register.is_union:
@@ -138,9 +178,11 @@ def decode_section(header: SectionHeader, chunk: Mapping[int, bytes], table: Tab
     times = list(accumulate(reader.meta("_time", _INT)))
     _check_times(ids, identities, times)
     kind = SectionKind(header.kind)
-    entries = Entries(table, kind, ids, identities, times, by=reader.optional("_by", _STR_OR_NONE))
+    by = reader.values("_by", _STR_OR_NONE) if "_by" in reader.places else None  # withheld with its table
+    entries = Entries(table, kind, ids, identities, times, by=by)
     if entries.by is not None and any("\0" in each for each in entries.by if each):
         raise Malformed("a column _by holds a NUL")
+    entries.decisions = _read_decisions(reader)
     if kind is SectionKind.DELETE:
         reader.done()
         return entries
@@ -156,8 +198,23 @@ def decode_section(header: SectionHeader, chunk: Mapping[int, bytes], table: Tab
         if max(entries.masks) >> len(entries.registers):
             raise Malformed("a mask names a register that its section has not")
     entries.withheld = frozenset(_read_register(reader, entries, register) for register in entries.registers) - {""}
+    if entries.decisions is not None and len({register.read_up_to for register in entries.registers}) > 1:
+        raise Malformed("a section with decisions has registers that different levels read")
     reader.done()
     return entries
+
+
+def _read_decisions(reader: _Reader) -> list[Decision | None] | None:
+    """None as well where the column is withheld, as what was decided about is."""
+    told = reader.values(DECISION, _DECISIONS) if DECISION in reader.places else None
+    if told is None:
+        return None
+    if any(each and (each[0] not in set(Act) or not 0 <= each[1] < 2**48) for each in told):
+        raise Malformed("a decision of an unknown kind, or about no number")
+    whys = [each[2] for each in told if each and each[2]]
+    if any(len(why) > WHY_CHARS_MAX or "\0" in why or not is_normalized("NFC", why) for why in whys):
+        raise Malformed("the reason of a decision is too long or not NFC, or holds a NUL")
+    return [each and Decision(Act(each[0]), each[1], each[2]) for each in told]
 
 
 def _read_register(reader: _Reader, entries: Entries, register: Register) -> str:
@@ -185,7 +242,16 @@ def _read_register(reader: _Reader, entries: Entries, register: Register) -> str
             if each.type is FieldType.SET and [] in values:
                 raise Malformed(f"column {each.name} has an empty set, which is written as nothing")
             entries.columns[each.name] = values
+            _judge(entries, register, rule_breaks(each, values))
     return register.name if withheld else ""
+
+
+def _judge(entries: Entries, register: Register, places: Sequence[int]) -> None:
+    """Hold the values that break their field's rule, where their entry writes that field at all."""
+    bit = 0 if entries.masks is None else 1 << entries.registers.index(register)
+    for at in places:
+        if entries.masks is None or entries.masks[at] & bit:
+            entries.broken.setdefault(register.name, {})[at] = Hold.RULE
 
 
 class _Reader:

@@ -255,8 +255,8 @@ def column_decoder_type(field: Field) -> Any:
 def check_column(field: Field, values: list[Any]) -> None:
     """Raises Malformed unless every value is None or in canonical wire form.
 
-    Says nothing about None in a required field: that is a matter of the row, not of the column. Elements of a union
-    set's two columns are judged alike.
+    Says nothing about what a field admits of that form: ``rule_breaks`` does. Elements of a union set's two columns are
+    judged alike.
     """
     kinds = set(map(type, values))
     kinds.discard(type(None))
@@ -274,6 +274,28 @@ def check_column(field: Field, values: list[Any]) -> None:
         distinct = set(values)
         distinct.discard(None)
         _check_distinct(field, distinct)
+
+
+def rule_breaks(field: Field, values: list[Any]) -> list[int]:
+    """The places of values that are well formed and break the field's rule: nothing where something is required, a
+    value that is not among those listed, a number with other than so many digits. Such a value stops nobody: it is
+    held."""
+    if field.type in (FieldType.ENUM, FieldType.INT) and field.values:
+        listed = set(field.values)
+        wrong = set(values) - listed
+    elif field.type is FieldType.TEXT and field.digits:
+        wrong = {each for each in set(values) if each is not None and not _is_number(each, field.digits)}
+    elif field.required:
+        wrong = {None, ""} if None in values or "" in values else set()
+    else:
+        return []
+    if not field.required:
+        wrong.discard(None)
+    return [at for at, value in enumerate(values) if value in wrong] if wrong else []
+
+
+def _is_number(text: str, digits: int) -> bool:
+    return len(text) == digits and text.isascii() and text.isdecimal()
 
 
 def _malformed(field: Field, what: str) -> Malformed:
@@ -309,11 +331,7 @@ def _check_reals(field: Field, numbers: list[float]) -> None:
 def _check_distinct(field: Field, distinct: set[Any]) -> None:
     match field.type:
         case FieldType.INT:
-            right = (
-                (distinct <= set(field.values))
-                if field.values
-                else INT_MIN <= min(distinct) <= max(distinct) <= INT_MAX
-            )
+            right = INT_MIN <= min(distinct) <= max(distinct) <= INT_MAX
         case FieldType.DATE:
             known = _PARTIAL_SEEN if field.partial else _WHOLE_SEEN
             fresh = distinct - known
@@ -323,10 +341,9 @@ def _check_distinct(field: Field, distinct: set[Any]) -> None:
         case FieldType.TIMESTAMP:
             right = all(map(is_timestamp, distinct))
         case FieldType.ENUM:
-            right = distinct <= set(field.values)
+            right = _is_text("\n".join(distinct - set(field.values)))
         case FieldType.TEXT:
-            joined = "".join(distinct)
-            right = set(map(len, distinct)) == {field.digits} and joined.isascii() and joined.isdigit()
+            right = _is_text("\n".join(distinct))
         case FieldType.CODE:
             right = "" not in distinct and _is_text("\n".join(distinct))
         case _:

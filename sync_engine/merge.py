@@ -9,39 +9,33 @@ order in which batches arrive does not matter to registers, the shown row or con
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from conflict.numbers import conflict_number
 from conflict.policies import Policy, is_conflict, shown
-from conflict.register import add_write
-from conflict.values import Head, Value, Write
+from conflict.register import add_write, rivals, showable
+from conflict.values import Head, Hold, Value, Write
 from conflict.vector import Vector
 from sync_engine.batch import SectionKind
-from sync_engine.entries import Entries
+from sync_engine.entries import Decision, Entries
 from sync_engine.registry import Register, Table
 
 ALIVE = "_alive"
 """The register that every insert, edit and delete of a row writes: True, or False for a delete."""
 
+TWIN = "_twin"
+"""Where a conflict names this field, two different people stand under one key."""
+
 RegisterKey = tuple[str, str]
 """(register, element): the element is empty except in a union, which has one register per element."""
-
-
-class Keep(Enum):
-    """A field whose only writes are held: the table keeps what it shows."""
-
-    KEEP = "keep"
-
-
-KEEP: Final = Keep.KEEP
 
 
 @dataclass(slots=True)
 class RowState:
     """One identity's registers. ``base`` is its insert: the single write of every register in ``base_values`` that
-    has no entry of its own in ``writes`` (a union's base value is the tuple of its elements)."""
+    has no entry of its own in ``writes`` (a union's base value is the tuple of its elements). ``writes`` has what
+    ``add_write`` keeps, which is more than the register where a value is held. ``inserts`` are all inserts of it."""
 
     identity: bytes
     base: Write
@@ -49,6 +43,7 @@ class RowState:
     alive: frozenset[Write]
     base_values: dict[str, Value] = field(default_factory=dict)
     writes: dict[RegisterKey, frozenset[Write]] = field(default_factory=dict)
+    inserts: frozenset[Head] = frozenset()
 
     def is_explicit(self, register: Register) -> bool:
         return (
@@ -61,7 +56,7 @@ class RowState:
         return Write(value, self.base.time, self.base.origin, self.base.dots)
 
     def register(self, register: Register) -> dict[str, frozenset[Write]]:
-        """The register's writes by element: one element, the empty one, unless it is a union."""
+        """What is kept of the register, by element: one element, the empty one, unless it is a union."""
         if self.is_explicit(register):
             return {element: writes for (name, element), writes in self.writes.items() if name == register.name}
         if register.name not in self.base_values:
@@ -80,15 +75,18 @@ class RowState:
 
 @dataclass(frozen=True, slots=True)
 class EntryView:
-    """One entry of one row. ``values`` has a value per register; a union's is (added, removed)."""
+    """One entry of one row. ``values`` has a value per register; a union's is (added, removed). ``held`` says why a
+    value is not shown; ``barred`` are the registers that the origin may set with an insert, and not edit."""
 
     kind: SectionKind
     identity: bytes
     time: int
     new: bool
     values: Mapping[str, Any]
-    held: frozenset[str]
+    held: Mapping[str, Hold] = field(default_factory=dict)
+    barred: frozenset[str] = frozenset()
     by: str | None = None
+    decision: Decision | None = None
 
 
 def view(entries: Entries, at: int) -> EntryView:
@@ -102,9 +100,20 @@ def view(entries: Entries, at: int) -> EntryView:
             values[register.name] = tuple(_frozen(entries.columns[each.name][at]) for each in register.fields)
         else:
             values[register.name] = _frozen(entries.columns[register.name][at])
+    held = (
+        {name: hold for name in values if (hold := entries.hold(name, at))} if entries.barred or entries.broken else {}
+    )
     by = None if entries.by is None else entries.by[at]
     return EntryView(
-        entries.kind, entries.identities[at], entries.times[at], entries.is_new(at), values, entries.held, by
+        entries.kind,
+        entries.identities[at],
+        entries.times[at],
+        entries.is_new(at),
+        values,
+        held,
+        entries.barred,
+        by,
+        entries.decision(at),
     )
 
 
@@ -177,57 +186,83 @@ def merge_key(
 
 def _merge_entry(table: Table, state: RowState | None, entry: EntryView, batch: Batch, seen: Vector) -> RowState | None:
     """One entry's writes. An edit of a row never inserted here writes nothing: causal delivery does not bring one."""
-    origin, dots = batch.dot.stream.origin, frozenset({batch.dot})
     if entry.new:
         return _merge_insert(table, state, entry, batch, seen)
     if state is None:
         return None
     for name, value in entry.values.items():
         register = table.register(name)
-        held = state.register(register)
-        if register.is_union:
-            added, removed = value
-            writes = dict(held)
-            for element, present in [*((each, True) for each in added), *((each, False) for each in removed)]:
-                write = Write(present, entry.time, origin, dots, held=name in entry.held)
-                writes[element] = add_write(held.get(element, frozenset()), write, seen)
-        else:
-            write = Write(value, entry.time, origin, dots, held=name in entry.held)
-            writes = {"": add_write(held.get("", frozenset()), write, seen)}
-        state.put(register, writes)
+        kept = state.register(register)
+        state.put(register, kept | _added(register, kept, value, entry, batch, seen))
     return state
+
+
+def _added(
+    register: Register, kept: Mapping[str, frozenset[Write]], value: Any, entry: EntryView, batch: Batch, seen: Vector
+) -> dict[str, frozenset[Write]]:
+    """One entry's writes to one register, each beside what is kept of its element."""
+    origin, dots = batch.dot.stream.origin, frozenset({batch.dot})
+    held = entry.held.get(register.name, Hold.NONE)
+    if not register.is_union:
+        return {"": add_write(kept.get("", frozenset()), Write(value, entry.time, origin, dots, held), seen)}
+    added, removed = value
+    return {
+        element: add_write(kept.get(element, frozenset()), Write(present, entry.time, origin, dots, held), seen)
+        for elements, present in ((added, True), (removed, False))
+        for element in elements
+    }
 
 
 def _merge_insert(table: Table, state: RowState | None, entry: EntryView, batch: Batch, seen: Vector) -> RowState:
     """An insert writes every register it may and becomes the base; what it had not seen stands beside it."""
-    origin, dots = batch.dot.stream.origin, frozenset({batch.dot})
-    base = Write(None, entry.time, origin, dots)
+    base = Write(None, entry.time, batch.dot.stream.origin, frozenset({batch.dot}))
     born = entry.time if state is None else min(state.born, entry.time)
     fresh = RowState(entry.identity, base, born, frozenset() if state is None else state.alive)
+    fresh.inserts = base.dots if state is None else base.dots | state.inserts
+    # Whoever enters again what was there edits it: else an insert would be the way round every writing level.
+    again = state is not None and any(seen.covers(dot) for dot in state.inserts)
     for register in table.registers:
         earlier = {} if state is None else state.register(register)
-        if register.name not in batch.insertable:
+        if register.name not in batch.insertable or (again and register.name in entry.barred):
             fresh.put(register, earlier)
+            if register.name in batch.insertable and _says_something(register, entry):
+                barred = replace(entry, held={register.name: Hold.RIGHT})
+                fresh.put(register, _added(register, earlier, entry.values[register.name], barred, batch, seen))
             continue
         value = _insert_value(register, entry)
-        fresh.base_values[register.name] = value
-        survivors = {
-            element: kept
-            for element, writes in earlier.items()
-            if (kept := frozenset(write for write in writes if not seen.saw(write)))
-        }
-        if not survivors:
+        if register.name in entry.held:
+            fresh.put(register, earlier | _added(register, earlier, entry.values[register.name], entry, batch, seen))
             continue
-        merged = dict(survivors)
-        mine = (
-            {str(element): True for element in value} if isinstance(value, tuple) and register.is_union else {"": value}
-        )
-        for element, each in mine.items():
-            merged[element] = add_write(
-                survivors.get(element, frozenset()), Write(each, entry.time, origin, dots), seen
-            )
-        fresh.put(register, merged)
+        fresh.base_values[register.name] = value
+        _beside(register, fresh, earlier, value, seen)
     return fresh
+
+
+def _says_something(register: Register, entry: EntryView) -> bool:
+    """Whether an insert names a value that is not nothing."""
+    value = entry.values.get(register.name)
+    if register.is_union or register.is_group:
+        return any(each not in (None, [], ()) for each in value or ())
+    return value is not None
+
+
+def _beside(
+    register: Register, fresh: RowState, earlier: Mapping[str, frozenset[Write]], value: Value, seen: Vector
+) -> None:
+    """What an insert had not seen of a register stands beside what the insert writes."""
+    survivors = {
+        element: kept
+        for element, writes in earlier.items()
+        if (kept := frozenset(write for write in writes if not seen.saw(write)))
+    }
+    if not survivors:
+        return
+    merged = dict(survivors)
+    mine = {str(element): True for element in value} if isinstance(value, tuple) and register.is_union else {"": value}
+    for element, each in mine.items():
+        write = replace(fresh.base, value=each)
+        merged[element] = add_write(survivors.get(element, frozenset()), write, seen)
+    fresh.put(register, merged)
 
 
 def _insert_value(register: Register, entry: EntryView) -> Value:
@@ -257,17 +292,36 @@ def project(table: Table, scope: str, key: str, states: dict[bytes, RowState]) -
         for conflict in _conflicts(table, scope, key, state):
             conflicts[(state.identity, conflict.field)] = conflict
     row = None if front is None else shown_row(table, front)
-    held = row is not None and KEEP in row.values()
-    plain = len(states) == 1 and front is not None and not conflicts and not held and _is_single(front)
+    for state in living if front is not None else ():
+        if state is not front:
+            conflicts[(state.identity, TWIN)] = _twin(table, scope, key, front, state)
+    plain = len(states) == 1 and front is not None and not conflicts and _is_single(front)
     return MergedKey(states, front, row, conflicts, plain)
 
 
+def _twin(table: Table, scope: str, key: str, front: RowState | None, state: RowState) -> Conflict:
+    """Another person under this key: the row shown, and the one that waits for a key of its own, each whole, as whoever
+    touched it last left it. The number says who waits, not what has been edited of them meanwhile."""
+    assert front is not None  # noqa: S101 - whoever asks has one
+    number = conflict_number(scope, table.name, key, state.identity, TWIN, ())
+    both = [replace(shown(Policy.UNION, each.alive), value=_whole(table, each)) for each in (front, state)]
+    return Conflict(number, state.identity, TWIN, Policy.REVIEW, True, frozenset(both), both[0])
+
+
+def _whole(table: Table, state: RowState) -> Value:
+    """A row as one value: (field, value) for each field that says something."""
+    row = shown_row(table, state)
+    return tuple((name, _frozen(value)) for name, value in row.items() if value is not None)
+
+
 def _is_single(state: RowState) -> bool:
-    return len(state.alive) == 1 and all(len(writes) == 1 for writes in state.writes.values())
+    return len(state.alive) == 1 and all(
+        len(writes) == 1 and not next(iter(writes)).held for writes in state.writes.values()
+    )
 
 
 def shown_row(table: Table, state: RowState) -> dict[str, Any]:
-    """The shown value of each field; KEEP where only held writes are there."""
+    """The shown value of each field: nothing where there are only held ones."""
     row: dict[str, Any] = {}
     for register in table.registers:
         elements = state.register(register)
@@ -275,14 +329,8 @@ def shown_row(table: Table, state: RowState) -> dict[str, Any]:
             present = [element for element, writes in elements.items() if _is_present(writes)]
             row[register.fields[0].name] = sorted(present) or None
             continue
-        writes = elements.get("", frozenset())
-        entitled = [write for write in writes if not write.held]
-        value: Any = None
-        if entitled:
-            value = shown(register.policy, entitled, order=register.order).value
-        elif writes:
-            row.update((each.name, KEEP) for each in register.fields)
-            continue
+        good = showable(elements.get("", ()))
+        value: Any = shown(register.policy, good, order=register.order).value if good else None
         if register.is_group:
             row.update(
                 (each.name, None if value is None else _thawed(value[at])) for at, each in enumerate(register.fields)
@@ -293,16 +341,16 @@ def shown_row(table: Table, state: RowState) -> dict[str, Any]:
 
 
 def _is_present(writes: frozenset[Write]) -> bool:
-    """Whether a union shows an element: present wins over removed. What its writer had no right to changes nothing: an
-    element that only such a write removed was there before."""
-    entitled = [write for write in writes if not write.held]
-    return bool(shown(Policy.UNION, entitled).value) if entitled else not all(write.value for write in writes)
+    """Whether a union shows an element: present wins over removed."""
+    good = showable(writes)
+    return bool(good) and bool(shown(Policy.UNION, good).value)
 
 
 def _conflicts(table: Table, scope: str, key: str, state: RowState) -> Iterable[Conflict]:
     if len(state.alive) > 1 and is_conflict(state.alive):
         yield _conflict(table, scope, key, state, ALIVE, table.delete, state.alive, Policy.UNION, ())
-    for (name, element), writes in state.writes.items():
+    for (name, element), kept in state.writes.items():
+        writes = rivals(kept) if len(kept) > 1 else kept
         if len(writes) > 1 and is_conflict(writes):
             register = table.register(name)
             label = f"{name}:{element}" if register.is_union else name
@@ -321,8 +369,7 @@ def _conflict(
     order: Sequence[Value],
 ) -> Conflict:
     number = conflict_number(scope, table.name, key, state.identity, label, writes)
-    entitled = [write for write in writes if not write.held] or list(writes)
-    winner = shown(rule, entitled, order=order)
+    winner = shown(rule, showable(writes) or list(writes), order=order)
     if label == ALIVE and table.delete == "delete":
         winner = shown(Policy.LATEST, [write for write in writes if not write.value])
     return Conflict(number, state.identity, label, policy, policy == Policy.REVIEW, writes, winner)

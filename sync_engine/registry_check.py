@@ -54,7 +54,8 @@ def check_table(table: Table, fail: Fail) -> None:
     for field in table.fields:
         _check_type(field, fail)
         _check_values(field, fail)
-        _check_audience(field, fail)
+        _check_audience(table, field, fail)
+        _check_identifies(table, field, fail)
     _check_groups(table, fail)
 
 
@@ -91,14 +92,34 @@ def _check_values(field: Field, fail: Fail) -> None:
         raise fail(f"{name}: a value stands twice", name, "values")
 
 
-def _check_audience(field: Field, fail: Fail) -> None:
+def _check_audience(table: Table, field: Field, fail: Fail) -> None:
     name = field.name
-    if field.required and field.read_up_to is not None:
-        raise fail(f"{name}: a required field is part of the row's identity, so all levels read it", name, "read_up_to")
+    if (field.read_up_to or 0) < (table.read_up_to or 0):
+        raise fail(f"{name}: a field cannot be read further up than its table, {table.name}", name, "read_up_to")
+    if field.required and field.read_up_to != table.read_up_to:
+        readers = "all levels read it" if table.read_up_to is None else "whoever reads the table reads it"
+        raise fail(f"{name}: a required field is part of the row's identity, so {readers}", name, "read_up_to")
     if None not in (field.read_up_to, field.write_from) and (field.write_from or 0) < (field.read_up_to or 0):
         raise fail(
             f"{name}: who may write may read, but the level in write_from does not read this field", name, "write_from"
         )
+
+
+def _check_identifies(table: Table, field: Field, fail: Fail) -> None:
+    """A value that many rows share by right would drown the doubles among them."""
+    if not field.identifies:
+        return
+    name = field.name
+    if field.type not in (FieldType.TEXT, FieldType.INT):
+        raise fail(
+            f"{name}: identifies is for a number that belongs to one person, a text or an int", name, "identifies"
+        )
+    if field.values:
+        raise fail(f"{name}: a value of a list belongs to many, so it identifies nobody", name, "identifies")
+    if field.group is not None:
+        raise fail(f"{name}: a field of a group has its meaning from the others, so it identifies nobody alone", name)
+    if table.catalogue:
+        raise fail(f"{name}: a catalogue lists codes, not persons, so no field of it identifies", name, "identifies")
 
 
 def _check_groups(table: Table, fail: Fail) -> None:

@@ -35,9 +35,10 @@ VERSION_MAX = 2**63 - 1
 DELETIONS = ("review", "delete", "keep")
 
 _TOP_KEYS = frozenset({"version", "name", "levels", "tables"})
-_TABLE_KEYS = frozenset({"label", "delete", "catalogue", "fields"})
+_TABLE_KEYS = frozenset({"label", "delete", "catalogue", "read_up_to", "fields"})
 _FIELD_KEYS = frozenset(
-    {"type", "required", "label", "merge", "group", "partial", "digits", "values", "kind", "read_up_to", "write_from"}
+    {"type", "required", "label", "merge", "group", "partial", "digits", "values", "kind", "identifies"}
+    | {"read_up_to", "write_from"}
 )
 _TYPE_WORDS = {bool: "true or false", int: "a whole number", str: "text", list: "a list", dict: "a table"}
 
@@ -172,21 +173,29 @@ class _Reader:
         deletion = self._take(found, "delete", str, path, "review")
         if deletion not in DELETIONS:
             raise self._fail((*path, "delete"), f"{name}.delete must be one of {', '.join(DELETIONS)}")
+        # Reading by all has one form, so that it compares equal.
+        read_up_to = self._level(found, "read_up_to", path) or None
+        catalogue = self._take(found, "catalogue", bool, path, False)
+        if catalogue and read_up_to is not None:
+            reason = f"{name}: every level judges codes by a catalogue, so all levels read it"
+            raise self._fail((*path, "read_up_to"), reason)
         under = self._take(found, "fields", dict, path, {})
-        fields = tuple(self._field(name, key) for key in under)
+        fields = tuple(self._field(name, key, read_up_to) for key in under)
         table = Table(
             name,
             self._take(found, "label", str, path, name),
-            self._take(found, "catalogue", bool, path, False),
+            catalogue,
             fields,
             registers_of(fields),
             number,
             cast(Deletion, deletion),
+            read_up_to,
         )
         check_table(table, self._at((*path, "fields")))
         return table
 
-    def _field(self, table: str, name: str) -> Field:
+    def _field(self, table: str, name: str, readers: int | None) -> Field:
+        """``readers``: the table's reading level, which a field that names none has too."""
         path = ("tables", table, "fields", name)
         check_name(name, "field", self._at(path))
         found = self._take(self._document["tables"][table]["fields"], name, dict, path[:-1], {})
@@ -210,9 +219,10 @@ class _Reader:
             values=tuple(self._take(found, "values", list, path, [])),
             kind=self._optional(found, "kind", str, path),
             # Reading by all and writing by all have one form each, so that group members compare equal.
-            read_up_to=self._level(found, "read_up_to", path) or None,
+            read_up_to=(self._level(found, "read_up_to", path) or None) if "read_up_to" in found else readers,
             write_from=self._not_deepest(self._level(found, "write_from", path)),
             group=self._optional(found, "group", str, path),
+            identifies=self._take(found, "identifies", bool, path, False),
         )
 
     def _optional(self, found: dict[str, Any], key: str, kind: type, path: Path) -> Any:

@@ -46,8 +46,9 @@ class FieldType(StrEnum):
 class Field:
     """One column that people know by ``label``.
 
-    ``read_up_to`` and ``write_from`` are level numbers (the root is 0); None is everybody. ``values`` lists what an
-    enum or an int may be, from least to greatest; ``kind`` is the kind of catalogue code.
+    ``read_up_to`` and ``write_from`` are level numbers (the root is 0); None is everybody, and a table's reading level
+    is in its fields' already. ``values`` lists what an enum or an int may be, from least to greatest; ``kind`` is the
+    kind of catalogue code. ``identifies``: a value belongs to one person, so two rows with it are listed as duplicates.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Field:
     read_up_to: int | None = None
     write_from: int | None = None
     group: str | None = None
+    identifies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Register:
 
 @dataclass(frozen=True)
 class Table:
-    """One real table. ``number`` names it in capture's notes; it is local and never travels."""
+    """One real table. ``number`` names it in capture's notes; it is local and never travels. ``read_up_to`` is its
+    reading level, which none of its fields goes beyond: above it only keys are there."""
 
     name: str
     label: str
@@ -104,6 +107,7 @@ class Table:
     registers: tuple[Register, ...]
     number: int
     delete: Deletion = "review"
+    read_up_to: int | None = None
 
     @cached_property
     def _fields(self) -> Mapping[str, Field]:
@@ -117,6 +121,11 @@ class Table:
     def required(self) -> tuple[Field, ...]:
         """The fields a row's identity is made of, in registry order."""
         return tuple(one for one in self.fields if one.required)
+
+    @cached_property
+    def identifying(self) -> tuple[Field, ...]:
+        """The fields whose values belong to one person."""
+        return tuple(one for one in self.fields if one.identifies)
 
     @property
     def is_builtin(self) -> bool:
@@ -152,6 +161,11 @@ class Table:
 
     def may_read(self, register: Register | Field, level: int, unit_level: int) -> bool:
         return may_read(register, level, unit_level)
+
+    def may_read_rows(self, level: int, unit_level: int) -> bool:
+        """Whether a node of ``level`` may know more than the keys of a table's rows that belong to a unit of
+        ``unit_level``; and so enter, edit or delete one."""
+        return may_read(self, level, unit_level)
 
     def may_change(self, register: Register | Field, level: int, unit_level: int) -> bool:
         """Whether a node of ``level`` may edit the register in a row of a unit of ``unit_level``."""
@@ -192,8 +206,8 @@ class Registry:
         return {table.number: table for table in self.all_tables.values()}
 
 
-def may_read(readable: Register | Field, reader_level: int, unit_level: int) -> bool:
-    """Whether a node on the row's path may hold this column.
+def may_read(readable: Register | Field | Table, reader_level: int, unit_level: int) -> bool:
+    """Whether a node on the row's path may hold this column, or any column of this table.
 
     The row's own unit and its parent always may, because a second copy must exist; so may whatever lies deeper.
     Further ancestors read up to the named level.

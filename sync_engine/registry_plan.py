@@ -36,6 +36,8 @@ class ChangeKind(StrEnum):
     DIGITS = "digits"
     PARTIAL = "partial"
     WRITE_FROM = "write from"
+    IDENTIFIES = "identifies"
+    IDENTIFIES_NO_MORE = "identifies no more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ def _table_refusals(old: Table, new: Table) -> Iterator[Refusal]:
     under = ("tables", old.name, "fields")
     if new.catalogue != old.catalogue:
         yield Refusal(("tables", old.name, "catalogue"), f"{old.name}: catalogue cannot change; make a new table")
+    if new.read_up_to != old.read_up_to:
+        yield Refusal(("tables", old.name, "read_up_to"), f"{old.name}: {_READERS} table")
     for before in old.fields:
         place = (*under, before.name)
         if not new.has(before.name):
@@ -123,7 +127,7 @@ def _table_refusals(old: Table, new: Table) -> Iterator[Refusal]:
                 f"{old.name}.{before.name} is missing: its values would be lost; keep it, and say in its label that it"
                 " is no longer used",
             )
-        elif reason := _field_refusal(before, new.field(before.name)):
+        elif reason := _field_refusal(before, new.field(before.name), same_table=new.read_up_to == old.read_up_to):
             yield Refusal(place, f"{old.name}.{before.name}: {reason}")
     groups = {each.group for each in old.fields if each.group}
     for field in new.fields:
@@ -145,8 +149,14 @@ def _table_refusals(old: Table, new: Table) -> Iterator[Refusal]:
             yield Refusal(under, f"{old.name}: {what} keep their order: {', '.join(names)}")
 
 
-def _field_refusal(old: Field, new: Field) -> str:
-    """Why a field may not become another, in words; nothing where it may."""
+# To take reading away takes back no byte that is on a disk already; to give it shows nothing of what was withheld, and
+# who writes over what it has not seen would make others lose it.
+_READERS = "read_up_to cannot change: what was sent cannot be taken back, nor what was withheld; make a new"
+
+
+def _field_refusal(old: Field, new: Field, *, same_table: bool) -> str:
+    """Why a field may not become another, in words; nothing where it may, or where its table's readers are the reason
+    already."""
     for what in ("type", "kind", "group"):
         if getattr(old, what) != getattr(new, what):
             return f"{what} cannot change; make a new field"
@@ -154,10 +164,8 @@ def _field_refusal(old: Field, new: Field) -> str:
         return "merging by union cannot change; make a new field"
     if old.required != new.required:
         return "required cannot change: rows are told apart by their required fields; make a new table"
-    if old.read_up_to != new.read_up_to:
-        # To take reading away takes back no byte that is on a disk already; to give it shows nothing of what was
-        # withheld, and who writes over what it has not seen would make others lose it.
-        return "read_up_to cannot change: what was sent cannot be taken back, nor what was withheld; make a new field"
+    if old.read_up_to != new.read_up_to and same_table:
+        return f"{_READERS} field"
     return _narrowed(old, new)
 
 
@@ -231,6 +239,8 @@ def _field_changes(new: Registry, table: str, old: Field, field: Field) -> Itera
         yield change(ChangeKind.PARTIAL, "", "")
     if old.write_from != field.write_from:
         yield change(ChangeKind.WRITE_FROM, level(old.write_from), level(field.write_from))
+    if old.identifies != field.identifies:
+        yield change(ChangeKind.IDENTIFIES if field.identifies else ChangeKind.IDENTIFIES_NO_MORE, "", "")
 
 
 def _access(old: Registry, new: Registry) -> Iterator[Access]:

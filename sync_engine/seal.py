@@ -34,8 +34,8 @@ class Noted:
     """The row as it was when first deleted."""
     edited_before: frozenset[int] = frozenset()
     """The masks of the edits noted before it was first deleted: later ones are of the row in its place."""
-    before: Mapping[str, list[str]] = field(default_factory=dict)
-    """Union fields as they were before the first pending change."""
+    before: Mapping[str, Any] = field(default_factory=dict)
+    """Union fields (their elements) and codes as they were before the first pending change."""
     count: int = 0
     """How many notes these were."""
 
@@ -160,7 +160,9 @@ class Folder:
             draft.mask |= 1 << index
             if first < last:
                 draft.first = first if draft.first is None else min(draft.first, first)
-        before = {**{name: frozenset(old) for name, old in noted.before.items()}, **known.elements}
+        unions = {each.name for _register, each, _at in self.unions}
+        earlier = {name: frozenset(old) for name, old in noted.before.items() if name in unions}
+        before = {**earlier, **known.elements}
         for draft in drafts.values():
             self._add_elements(draft, before)
         return list(drafts.values())

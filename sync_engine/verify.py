@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from conflict.values import level_of
-from sync_engine.batch import SealedBatch, SectionKind
+from conflict.values import StreamId, level_of
+from sync_engine.batch import DECISION, SealedBatch, field_columns
 from sync_engine.certificates import Certified, check_signature
 from sync_engine.entries import Entries, decode_section
 from sync_engine.errors import BadSignature, Malformed, NotYet, OutOfScope, WrongTree
 from sync_engine.names import is_held_by, may_write, unit_of
 from sync_engine.registry import Registry
+
+PERSONAL = frozenset({"_by", DECISION})
+"""Columns that tell of persons beside a row: they go to those who may read more of its table than keys."""
 
 
 def check_admissible(batch: SealedBatch, tree_id: bytes, unit: str) -> None:
@@ -63,14 +66,17 @@ def check_complete(batch: SealedBatch, registry: Registry | None, level: int) ->
         for at, column in enumerate(described.columns):
             if at in section:
                 continue
+            if column.name == DECISION and any(each not in section for each in field_columns(described)):
+                continue  # it goes with the values that it is about
             name = column.name.rstrip("+-")
-            known = table is not None and table.has(name)
-            if (
-                column.name == "id"
-                or column.name.startswith("_")
-                or level >= unit_level - 1
-                or (table is not None and known and table.may_read(table.field(name), level, unit_level))
-            ):
+            if column.name in PERSONAL:
+                theirs = table is not None and table.may_read_rows(level, unit_level)
+            elif column.name == "id" or column.name.startswith("_"):
+                theirs = True
+            else:
+                known = table is not None and table.has(name)
+                theirs = table is not None and known and table.may_read(table.field(name), level, unit_level)
+            if theirs or level >= unit_level - 1:
                 raise BadSignature("a chunk that this level may read has been left out of a batch")
             is_whole = False
     if registry is None and not is_whole:
@@ -80,8 +86,8 @@ def check_complete(batch: SealedBatch, registry: Registry | None, level: int) ->
 def decode(batch: SealedBatch, registry: Registry) -> list[Entries]:
     """The batch's entries. ``registry`` is the header's version. Raises Malformed, OutOfScope or LimitExceeded.
 
-    A field that the origin had no right to edit is marked as held: it enters its register like any other, and the table
-    keeps its last good value.
+    A field that the origin had no right to edit is marked, as is a value that breaks its field's rule: it enters its
+    register like any other, and the table keeps its last good value.
     """
     header = batch.header
     found: list[Entries] = []
@@ -93,11 +99,17 @@ def decode(batch: SealedBatch, registry: Registry) -> list[Entries]:
         if (described.table, described.kind) in met:
             raise Malformed("a batch has two sections for one table")
         met.add((described.table, described.kind))
+        if not table.may_read_rows(level_of(header.stream.origin), level_of(unit_of(header.stream.scope))):
+            raise OutOfScope("a batch changes rows of which its origin may know the keys only")
         entries = decode_section(described, chunk, table)
-        if entries.kind is SectionKind.ROWS:
-            level, unit_level = level_of(header.stream.origin), level_of(unit_of(header.stream.scope))
-            entries.held = frozenset(
-                register.name for register in entries.registers if not table.may_change(register, level, unit_level)
-            )
+        mark_barred(entries, header.stream)
         found.append(entries)
     return found
+
+
+def mark_barred(entries: Entries, stream: StreamId) -> None:
+    """Say which registers the stream's origin has no right to edit, in the registry version of its batch."""
+    level, unit_level, table = level_of(stream.origin), level_of(unit_of(stream.scope)), entries.table
+    entries.barred = frozenset(
+        register.name for register in table.registers if not table.may_change(register, level, unit_level)
+    )

@@ -20,7 +20,7 @@ from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, SectionKind, en
 from sync_engine.batch import withhold as withheld_batch
 from sync_engine.entries import encode_section
 from sync_engine.fields import to_sql
-from sync_engine.merge import ALIVE, KEEP, Batch, EntryView, MergedKey, RowState, is_alive, merge_key, view
+from sync_engine.merge import ALIVE, Batch, EntryView, MergedKey, RowState, is_alive, merge_key, view
 from sync_engine.registry import Deletion, Register, Registry, parse_registry
 from sync_engine.seal import Folder, Known, Noted, section_of
 from sync_engine.verify import decode
@@ -174,7 +174,8 @@ class Replica:
         for key in {key for each in laid for key in each.ids}:
             front = self.merged[key].shown
             if key in shown and front is not None and front.identity == identities[key]:
-                assert self.rows[key] == shown[key], "what had seen every rival is shown"
+                barred = {} if self.level <= 2 else {"chief": self.rows[key]["chief"]}  # whoever enters again edits
+                assert self.rows[key] == shown[key] | barred, "what had seen every rival is shown"
         return one
 
     def _known(self, key: str) -> list[Known]:
@@ -220,10 +221,9 @@ class Replica:
         for key, entries_of in places.items():
             merged = merge_key(self.table, SCOPE, key, self.states.setdefault(key, {}), entries_of, plan)
             self.merged[key] = merged
-            earlier = self.rows.pop(key, {})
+            self.rows.pop(key, None)
             if merged.row is not None:
-                held = {name: earlier.get(name) if value is KEEP else value for name, value in merged.row.items()}
-                self.rows[key] = held
+                self.rows[key] = dict(merged.row)
         self.seen = self.seen.updated([one.head])
 
     # --- what is compared ---
@@ -259,4 +259,4 @@ class Replica:
 def told(writes: Iterable[Any]) -> Any:
     """Writes as they are hashed for digests, with their dots and whether they are held."""
     held = list(writes)
-    return statement(held), sorted((each.time, each.held, tuple(sorted(each.dots))) for each in held)
+    return statement(held), sorted((each.time, each.held, each.covered, tuple(sorted(each.dots))) for each in held)

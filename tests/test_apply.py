@@ -13,7 +13,8 @@ import pytest
 
 from node.storage.apply import _TableApply
 from node.storage.inbox import Taken
-from node.storage.report import conflicts
+from node.storage.review import conflicts
+from sync_engine.merge import TWIN
 from sync_engine.registry import parse_registry
 from tests.forging import PERSON, Stream, deletes, rows
 from tests.test_digest import digest
@@ -55,7 +56,7 @@ def world_fixture(make: Make) -> World:
 def journal(node: WorldNode) -> list[tuple[Any, ...]]:
     """Conflicts as people are told of them."""
     with node.read() as connection:
-        found = conflicts(connection, node.context, only_open=False)
+        found = conflicts(connection, node.context)
     told = ("id", "field", "state", "shown")
     return sorted(
         (*(each[name] for name in told), tuple((write["value"], write["origin"]) for write in each["writes"]))
@@ -65,10 +66,14 @@ def journal(node: WorldNode) -> list[tuple[Any, ...]]:
 
 def live(node: WorldNode) -> list[tuple[Any, ...]]:
     """Conflicts as the registers hold them now; those that have ended may have looked otherwise on each node's way. A
-    write's last part, the batch it was sealed in, is a number of the node's own."""
+    write's last part, the batch it was sealed in, is a number of the node's own; a twin's rows are told as far as the
+    node may read them."""
     columns = "number, id, identity, field, policy, state, writes"
     found = node.sql(f"SELECT {columns} FROM _conflict WHERE live = 1 ORDER BY number")
-    return [(*row, [write[:5] for write in msgspec.msgpack.decode(writes)]) for *row, writes in found]
+    return [
+        (*row, [write[: 3 if row[3] == TWIN else 5] for write in msgspec.msgpack.decode(writes)])
+        for *row, writes in found
+    ]
 
 
 def same_everywhere(world: World, *columns: str) -> list[tuple[Any, ...]]:
@@ -322,8 +327,11 @@ def test_what_a_level_may_not_read_never_reaches_it(world: World) -> None:
 
 
 def test_a_row_may_come_before_what_it_speaks_of(world: World) -> None:
-    """A code that no catalogue has yet, and a unit that nobody has named: rows are stored whatever comes first."""
+    """A code that no catalogue has yet, and a unit that nobody has named: rows are stored whatever comes first, and the
+    code is shown as soon as it is known."""
     insert(world.node(VANG), religion="not-yet", cell="unknown")
+    assert same_everywhere(world, "religion", "cell") == [(None, "unknown")]
+    world.node(ROOT).sql("INSERT INTO catalog (unit, id, kind, code) VALUES (?, 'new', 'religion', 'not-yet')", ROOT)
     assert same_everywhere(world, "religion", "cell") == [("not-yet", "unknown")]
 
 

@@ -211,7 +211,8 @@ def test_a_union_set_is_kept_as_it_was_before_its_first_edit(client: sqlite3.Con
         else:
             insert(client, verb="REPLACE", note="x", languages=value, badges='["30 năm"]')
     assert pending(client) == {("1", "E", "note"), ("1", "E", "languages"), ("1", "B")}
-    assert image(client, "B") == {"languages": '["Nga"]', "introducers": None, "badges": '["30 năm"]'}
+    codes = dict.fromkeys(("ethnic_group", "religion", "occupation", "degree"))
+    assert image(client, "B") == {"languages": '["Nga"]', "introducers": None, "badges": '["30 năm"]', **codes}
 
 
 def test_nothing_is_noted_or_judged_while_we_apply(client: sqlite3.Connection) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from node.storage import report
+from node.storage import review
 from tests.test_sealing import digest
 from tests.world import SHIPPED, World, WorldNode
 
@@ -38,8 +38,8 @@ def cards(node: WorldNode) -> list[tuple[Any, ...]]:
 
 def conflicts(node: WorldNode) -> list[tuple[int, str, str]]:
     with node.read() as connection:
-        found = report.conflicts(connection, node.context, only_open=False)
-    return [(each["id"], each["field"], each["state"]) for each in found]
+        found = review.conflicts(connection, node.context)
+    return [(each["id"], each["field"], each["state"]) for each in found if each["state"] != "overwritten"]
 
 
 POLICIES = {

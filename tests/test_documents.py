@@ -14,7 +14,7 @@ from node.cli.main import main
 from node.config import Config, Schedule, load
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "deploy" / "README.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "deploy" / "README.md", ROOT / "docs" / "conflicts.md"]
 
 
 def shell_commands(path: Path) -> list[str]:
@@ -23,17 +23,26 @@ def shell_commands(path: Path) -> list[str]:
     return [found.strip() for found in re.findall(r"(?:^|[ `$/])dongbo ([a-z]+\b[^`\n|&]*)", text, re.MULTILINE)]
 
 
+def command_of(said: str) -> click.Command | None:
+    """The command, or the subcommand, that a line runs."""
+    words = said.split()
+    command = main.commands.get(words[0])
+    if isinstance(command, click.Group) and words[1:] and re.fullmatch("[a-z]+", words[1]):
+        return command.commands.get(words[1])
+    return command
+
+
 def test_the_documents_hold_commands() -> None:
     assert len(shell_commands(ROOT / "README.md")) > 15
     assert len(shell_commands(ROOT / "deploy" / "README.md")) >= 2
+    assert len(shell_commands(ROOT / "docs" / "conflicts.md")) > 10
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_and_option_in_a_document_exists(path: Path) -> None:
     unknown = []
     for said in shell_commands(path):
-        name = said.split()[0]
-        command = main.commands.get(name)
+        command = command_of(said)
         options = re.findall(r"(?<!\S)--[a-z-]+", said)
         known = {each for one in command.params for each in one.opts} if isinstance(command, click.Command) else set()
         if command is None or not set(options) <= known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from conflict.policies import Policy
 from sync_engine.errors import BadInput, Malformed
-from sync_engine.fields import check_column, column_decoder_type, from_sql, normalise, to_sql
+from sync_engine.fields import check_column, column_decoder_type, from_sql, normalise, rule_breaks, to_sql
 from sync_engine.registry import Field, FieldType
 
 
@@ -122,7 +123,6 @@ MALFORMED = {
     "NUL in text": (TEXT, ["a\0"]),
     "true among numbers": (INT, [1, True]),
     "a number beyond 64 bits": (INT, [2**63]),
-    "a number not listed": (PAGES, [2]),
     "a whole number for a real": (REAL, [1]),
     "not a number": (REAL, [float("nan")]),
     "minus zero behind zero": (REAL, [0.0, -0.0]),
@@ -132,10 +132,8 @@ MALFORMED = {
     "a partial date": (DATE, ["2023-02"]),
     "a time without a zone": (TIMESTAMP, ["2023-02-01T00:00:00"]),
     "an hour of no day": (TIMESTAMP, ["2023-02-01T25:00:00Z"]),
-    "an unlisted word": (ENUM, ["x"]),
     "an empty code": (CODE, [""]),
     "a decomposed code": (CODE, ["e\u0301"]),
-    "four digits": (DIGITS, ["1234"]),
     "an unsorted set": (SET, [["b", "a"]]),
     "an element twice": (SET, [["a", "a"]]),
     "an empty element": (SET, [["", "a"]]),
@@ -149,6 +147,24 @@ MALFORMED = {
 def test_a_column_that_is_not_canonical_is_malformed(what: Field, column: list[object]) -> None:
     with pytest.raises(Malformed, match="column f "):
         check_column(what, column)
+
+
+BREAKS = {
+    "a number not listed": (PAGES, [1, 2, None], [1]),
+    "an unlisted word": (ENUM, [None, "x"], [1]),
+    "four digits": (DIGITS, ["1234", "123", "12a", None], [0, 2]),
+    "nothing where something is required": (NEEDED, ["a", None, ""], [1, 2]),
+    "nothing, an unlisted word": (replace(ENUM, required=True), [None, "x"], [0, 1]),
+    "right ones": (PAGES, [1, 4, None], []),
+}
+
+
+@pytest.mark.parametrize(("what", "column", "places"), BREAKS.values(), ids=BREAKS)
+def test_a_value_that_breaks_its_fields_rule_is_well_formed(
+    what: Field, column: list[object], places: list[int]
+) -> None:
+    check_column(what, column)
+    assert rule_breaks(what, column) == places
 
 
 @pytest.mark.parametrize("what", ALL, ids=lambda one: f"{one.type}")

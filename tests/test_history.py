@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from node.storage import report
+from node.storage import review
 from node.storage.engine import execute
 from node.storage.history import history
 from sync_engine.errors import BadInput
@@ -103,6 +103,6 @@ def test_a_conflict_names_the_persons(world: World) -> None:
     for unit in (VANG, HUE, VN):
         node = world.node(unit)
         with node.read() as connection:
-            (conflict,) = report.conflicts(connection, node.context, only_open=False)
+            (conflict,) = review.conflicts(connection, node.context)
         persons = {write["value"]: write["person"] for write in conflict["writes"]}
         assert persons == {"exempt": "Lan", "official": "Minh"}

@@ -242,7 +242,6 @@ def bad_rows(table: Table, name: str, value: Any) -> Callable[[Stream], SealedBa
 
 
 RULES = {
-    "a code of an enum that is none": bad_rows(MEMBER, "sex", "khác"),
     "text that is not NFC": bad_rows(MEMBER, "note", "a\u0301"),
     "a table of another scope": lambda stream: stream.batch(
         rows(replace(MEMBER, name="catalog"), ("1", 10, {"note": "x"}))
@@ -359,8 +358,8 @@ def test_pending_edits_are_sealed_before_anything_foreign_is_applied(hue: WorldN
     own = [parse_batch(data).header for (data,) in hue.sql("SELECT data FROM _batch")]
     (sealed,) = [each for each in own if (each.stream.origin, each.stream.scope) == (HUE, VANG)]
     assert [head.seq for head in sealed.seen_delta] == [1], "it had not seen what came after it"
-    (conflict,) = hue.sql("SELECT field, state FROM _conflict")
-    assert conflict == ("note", "settled")
+    conflicts = hue.sql("SELECT DISTINCT field, state FROM _conflict WHERE live = 1")
+    assert conflicts == [("note", "settled")]
 
 
 def test_too_much_pending_is_never_sealed_inside_the_applying_transaction(hue: WorldNode, vang: Stream) -> None:

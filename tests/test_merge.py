@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conflict.values import Epoch, Head, Scope, StreamId, UnitPath, Write
+from conflict.values import Epoch, Head, Hold, Scope, StreamId, UnitPath, Write
 from conflict.vector import Vector
 from sync_engine.batch import SectionKind
 from sync_engine.entries import identity_of
-from sync_engine.merge import ALIVE, KEEP, Batch, EntryView, MergedKey, RowState, merge_key
+from sync_engine.merge import ALIVE, Batch, EntryView, MergedKey, RowState, merge_key
 from sync_engine.registry import Deletion, Table, parse_registry
 
 TOML = """
@@ -157,12 +157,12 @@ def anything(chance: Random, one: Replica, time: int) -> EntryView:
     some = {name: values[name] for name in chance.sample(sorted(values), chance.randint(1, 3))}
     if front is None or kind == "insert":
         identity, name = chance.choice([(AN, "An"), (BINH, "Bình")])
-        return EntryView(SectionKind.ROWS, identity, time, True, {**some, "name": name}, frozenset())
+        return EntryView(SectionKind.ROWS, identity, time, True, {**some, "name": name})
     if kind == "delete":
-        return EntryView(SectionKind.DELETE, front.identity, time, False, {}, frozenset())
+        return EntryView(SectionKind.DELETE, front.identity, time, False, {})
     if chance.random() < 0.3:
         some["tongues"] = ((), (chance.choice("abc"),))
-    return EntryView(SectionKind.ROWS, front.identity, time, False, some, frozenset())
+    return EntryView(SectionKind.ROWS, front.identity, time, False, some)
 
 
 def history(seed: int, nodes: int, steps: int) -> tuple[list[Sealed], Oracle, list[Replica]]:
@@ -216,15 +216,15 @@ def grow(*entries: tuple[str, EntryView], apart: bool = False, table: Table = TH
 
 def born(time: int = 1, identity: bytes = AN, **values: Any) -> EntryView:
     name = "An" if identity == AN else "Bình"
-    return EntryView(SectionKind.ROWS, identity, time, True, {"name": name, **values}, frozenset())
+    return EntryView(SectionKind.ROWS, identity, time, True, {"name": name, **values})
 
 
 def edit(time: int, held: tuple[str, ...] = (), identity: bytes = AN, **values: Any) -> EntryView:
-    return EntryView(SectionKind.ROWS, identity, time, False, values, frozenset(held))
+    return EntryView(SectionKind.ROWS, identity, time, False, values, dict.fromkeys(held, Hold.RIGHT))
 
 
 def delete(time: int, identity: bytes = AN) -> EntryView:
-    return EntryView(SectionKind.DELETE, identity, time, False, {}, frozenset())
+    return EntryView(SectionKind.DELETE, identity, time, False, {})
 
 
 def test_different_fields_edited_at_two_levels_both_survive() -> None:
@@ -321,8 +321,8 @@ def test_present_wins_element_by_element() -> None:
 
 
 HELD = {
-    "a field keeps what it shows": ("status", "x", {"status": KEEP}),
-    "a group keeps all its fields": ("address", ("x", "y"), {"line": KEEP, "town": KEEP}),
+    "a field keeps what it shows": ("status", "x", {"status": "p"}),
+    "a group keeps all its fields": ("address", ("x", "y"), {"line": "l", "town": "t"}),
     "an element added is not shown": ("tongues", (("x",), ()), {"tongues": ["a"]}),
     "an element removed is still shown": ("tongues", ((), ("a",)), {"tongues": ["a"]}),
 }
@@ -332,7 +332,8 @@ HELD = {
 def test_a_write_without_the_right_stands_in_its_register_and_is_not_shown(
     name: str, value: Any, shown: dict[str, Any]
 ) -> None:
-    merged = grow((SCOPE, born(tongues=(("a",), ()))), (SCOPE, edit(2, (name,), **{name: value})))
+    start = born(tongues=(("a",), ()), status="p", address=("l", "t"))
+    merged = grow((SCOPE, start), (SCOPE, edit(2, (name,), **{name: value})))
     assert merged.row is not None
     assert {each: merged.row[each] for each in shown} == shown
     held = [each for writes in merged.states[AN].writes.values() for each in writes if each.held]

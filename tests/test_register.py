@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conflict.register import add_write, same_edit
-from conflict.values import Epoch, Head, Scope, StreamId, UnitPath, Write
+from conflict.register import add_write, admitted, rivals, same_edit
+from conflict.values import Epoch, Head, Hold, Scope, StreamId, UnitPath, Write
 from conflict.vector import Vector
 
 UNITS = ("vn", "hue.vn", "phu-vang.hue.vn")
@@ -59,6 +60,54 @@ def test_any_causal_order_gives_the_same_register(seed: int, steps: int) -> None
         while ready := [each for each in log if one.is_ready(*each)]:
             one.merge(*chance.choice(ready))
         assert one.held == expected
+
+
+def kept_of(log: list[tuple[Write, Vector]]) -> set[Write]:
+    """By definition: what may be shown and no shown write has seen, and what no write at all has seen."""
+    found = set()
+    for new, _ in log:
+        by = [other for other, seen in log if seen.saw(new)]
+        lost = any(not other.held for other in by)
+        if not by or (not lost and new.held in (Hold.NONE, Hold.CODE)):
+            found.add(replace(new, covered=bool(by)))
+    return found
+
+
+@given(st.integers(0, 2**32), st.integers(3, 14))
+def test_what_is_kept_under_held_writes_depends_on_no_order_nor_on_when_a_code_becomes_known(
+    seed: int, steps: int
+) -> None:
+    chance = Random(seed)
+    replicas = [Replica(unit) for unit in UNITS]
+    log: list[tuple[Write, Vector]] = []
+    for number in range(steps):
+        one = chance.choice(replicas)
+        for each in chance.sample(log, len(log)) if chance.random() < 0.6 else ():
+            if one.is_ready(*each):
+                one.merge(*each)
+        one.seq += 1
+        new = write("v", Head(stream(one.unit), one.seq, b"%d" % number), number)
+        log.append((replace(new, held=chance.choice(list(Hold))), one.seen))
+        one.merge(*log[-1])
+    codes = {new.time for new, _ in log if new.held is Hold.CODE and chance.random() < 0.5}
+    known = [(replace(new, held=Hold.NONE) if new.time in codes else new, seen) for new, seen in log]
+    ends = []
+    for one in (*replicas, Replica("late.hue.vn")):
+        early = {time for time in codes if chance.random() < 0.5}
+        pending = [known[at] if new.time in early else log[at] for at, (new, _) in enumerate(log)]
+        one.held, one.seen = frozenset(), Vector()
+        while ready := [each for each in pending if one.is_ready(*each)]:
+            one.merge(*chance.choice(ready))
+        assert one.held == kept_of(pending)
+        for new, seen in log:
+            late = next((each for each in one.held if each.time == new.time), None)
+            if late is not None and new.time in codes - early:
+                one.held = admitted(one.held, late, seen)
+        ends.append(one.held)
+    assert set(ends) == {frozenset(kept_of(known))}
+    assert {replace(each, held=Hold.NONE) for each in rivals(ends[0])} == {
+        replace(new, held=Hold.NONE) for new, _ in log if not any(seen.saw(new) for _, seen in log)
+    }
 
 
 @given(st.lists(st.tuples(st.sampled_from(UNITS), st.sampled_from("ab"), st.integers(1, 3)), max_size=8), st.randoms())

@@ -24,6 +24,11 @@ def with_fields(*lines: str) -> str:
     return HEAD + "[tables.t]\n[tables.t.fields]\n" + "\n".join(lines) + "\n"
 
 
+def limited(*lines: str) -> str:
+    """A table that is read up to the middle; its fields stand from line 7."""
+    return HEAD + '[tables.t]\nread_up_to = "middle"\n[tables.t.fields]\n' + "\n".join(lines) + "\n"
+
+
 def test_the_shipped_registry_has_the_members_and_the_catalogue() -> None:
     registry = parse_registry(SHIPPED)
     member, catalog = registry.tables["member"], registry.tables["catalog"]
@@ -33,6 +38,7 @@ def test_the_shipped_registry_has_the_members_and_the_catalogue() -> None:
     assert [field.name for field in member.required] == ["full_name", "birth_date", "sex"]
     assert member.field("birth_date").partial
     assert member.field("citizen_id").digits == 12
+    assert [field.name for field in member.identifying] == ["citizen_id"]
     assert member.field("religion").kind == "religion"
     assert member.field("phone").read_up_to == PROVINCE
     assert member.field("card_number").write_from == PROVINCE
@@ -169,6 +175,23 @@ WRONG = {
         with_fields('a = { type = "text", required = true, read_up_to = "low" }'), 6, "all levels read it"),
     "who may write does not read": (
         with_fields('a = { type = "text", read_up_to = "low", write_from = "middle" }'), 6, "who may write may read"),
+    "a table that an unknown level reads": (
+        HEAD + '[tables.t]\nread_up_to = "province"\n[tables.t.fields]\na = { type = "int" }\n', 5, "unknown level"),
+    "a catalogue that not all read": (
+        HEAD + '[tables.t]\nread_up_to = "low"\ncatalogue = true\n[tables.t.fields]\na = { type = "int" }\n',
+        5, "judges codes"),
+    "a field read further up than its table": (limited('a = { type = "int", read_up_to = "top" }'), 7, "further up"),
+    "a required field narrower than its table": (
+        limited('a = { type = "int", required = true, read_up_to = "low" }'), 7, "whoever reads the table"),
+    "who may write does not read the table": (limited('a = { type = "int", write_from = "top" }'), 7, "may read"),
+    "a date that identifies": (with_fields('a = { type = "date", identifies = true }'), 6, "a text or an int"),
+    "a list's value that identifies": (
+        with_fields('a = { type = "int", values = [1], identifies = true }'), 6, "belongs to many"),
+    "a part of a group that identifies": (
+        with_fields('a = { type = "text", group = "g", identifies = true }'), 6, "nobody alone"),
+    "a code that identifies": (
+        HEAD + '[tables.t]\ncatalogue = true\n[tables.t.fields]\na = { type = "text", identifies = true }\n',
+        7, "lists codes"),
     "an enum without values": (with_fields('a = { type = "enum" }'), 6, "needs values"),
     "an enum of numbers": (with_fields('a = { type = "enum", values = [1] }'), 6, "texts"),
     "values of a text": (with_fields('a = { type = "text", values = ["x"] }'), 6, "values are for"),
@@ -212,6 +235,17 @@ def test_writing_may_be_narrower_than_reading() -> None:
     assert (field.read_up_to, field.write_from) == (1, 1)
 
 
+def test_fields_are_read_no_further_up_than_their_table() -> None:
+    table = parse_registry(
+        limited('a = { type = "int", required = true }', 'b = { type = "text", read_up_to = "low" }')
+    ).tables["t"]
+    assert (table.read_up_to, [each.read_up_to for each in table.fields]) == (1, [1, 2])
+    assert [table.may_read_rows(level, 2) for level in range(3)] == [False, True, True]
+    assert table.may_read_rows(0, 1)  # a second copy must exist
+    everybody = limited('a = { type = "text" }').replace('"middle"\n', '"top"\n', 1)
+    assert parse_registry(everybody).tables["t"].read_up_to is None
+
+
 V1 = with_fields(
     'a = { type = "set" }', 'b = { type = "text" }',
     'c = { type = "enum", values = ["p", "q"], required = true }', 'd = { type = "int", values = [1] }',
@@ -250,6 +284,7 @@ SUCCESSORS = {
     "other digits": (V2.replace("digits = 3", "digits = 4"), 10, "t.e: digits"),
     "whole dates only": (V2.replace("partial = true, ", ""), 11, "t.f: partial"),
     "fewer readers": (V2.replace('b = { type = "text" }', 'b = { type = "text", read_up_to = "low" }'), 7, "t.b: read"),
+    "fewer readers of a table": (V2.replace("[tables.u]", '[tables.u]\nread_up_to = "middle"'), 14, "u: read_up_to"),
     "more readers": (V2.replace(', read_up_to = "middle"', ""), 15, "u.a: read_up_to cannot change"),
 }  # fmt: skip
 
@@ -268,7 +303,8 @@ def test_an_int_may_not_be_given_a_list_of_values_later() -> None:
 
 def test_a_version_may_add_and_loosen_and_change_how_a_field_merges() -> None:
     newer = (
-        V2.replace('b = { type = "text" }', 'n = { type = "int" }\nb = { type = "text", merge = "local", label = "B" }')
+        V2.replace('b = { type = "text" }', 'n = { type = "int", identifies = true }\n'
+                   'b = { type = "text", merge = "local", label = "B", identifies = true }')
         .replace('["p", "q"]', '["r", "q", "p"]').replace(", values = [1]", "").replace(", digits = 3", "")
         + 'z = { type = "text", read_up_to = "middle" }\n'
         + '[tables.v]\n[tables.v.fields]\na = { type = "int", required = true }\n'

@@ -51,6 +51,9 @@ CHANGES = {
         named('"text" }', '"text", write_from = "middle" }'),
         [Change(K.WRITE_FROM, "t", "b", "b", "", "middle")],
     ),
+    "a number that is one person's": (
+        named('"text" }', '"text", identifies = true }'), [Change(K.IDENTIFIES, "t", "b", "b")],
+    ),
     "nothing": (named("version", "version"), []),
 }  # fmt: skip
 
@@ -79,6 +82,20 @@ def test_each_level_is_told_what_it_reads_and_changes() -> None:
         Access("top", ("u.z",), ("u.y",), ("u.z",), ()),
         Access("middle", ("u.y", "u.z"), (), ("u.y",), ()),
         Access("low", ("u.y", "u.z"), (), ("u.y",), ("t.b",)),
+    )
+
+
+def test_a_number_may_become_anybodys_again() -> None:
+    before = V1.replace('b = { type = "text" }', 'b = { type = "text", identifies = true }')
+    assert plan(parse_registry(before), parse_registry(V2)).changes == (Change(K.IDENTIFIES_NO_MORE, "t", "b", "b"),)
+
+
+def test_a_new_table_is_told_to_the_levels_that_read_it() -> None:
+    newer = V2 + '[tables.v]\nread_up_to = "low"\n[tables.v.fields]\na = { type = "int", required = true }\n'
+    assert plan(parse_registry(V1), parse_registry(newer)).access == (
+        Access("top", (), ("v.a",), (), ()),
+        Access("middle", (), ("v.a",), (), ()),
+        Access("low", ("v.a",), (), ("v.a",), ()),
     )
 
 

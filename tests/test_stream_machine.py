@@ -209,7 +209,7 @@ class OneStream(RuleBasedStateMachine):
         """Signed, in its place, and not lawful: refused with its stream, and nothing of it is kept."""
         last = self.chain[self.held - 1] if self.held else None
         stream = Stream(self.template.world, VANG, last=last)
-        bad = stream.batch(rows(MEMBER, ("1", 1, {**PERSON, "sex": "none"}), new=True))
+        bad = stream.batch(rows(MEMBER, ("1", 1, {**PERSON, "note": "a\u0301"}), new=True))
         with pytest.raises(RuleBroken) as caught:
             self.node.take(bad.data)
         with self.node.write() as connection:

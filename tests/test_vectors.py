@@ -33,6 +33,7 @@ NAMES = (
     "braked",
     "undone",
     "released",
+    "decided",
 )
 
 

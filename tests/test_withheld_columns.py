@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from node.cli import main as cli
+from node.storage.certificates import keep_path
 from node.storage.inbox import Taken
 from node.storage.outbox import for_peer, sendable
 from sync_engine.batch import SealedBatch, encode_batch, parse_batch
@@ -109,3 +112,34 @@ def test_a_relay_that_cannot_judge_sends_whole_batches_or_none(world: World, pee
         assert sendable(connection, hue.context, peer, made) == (made.data if goes else None)
         left = parse_batch(for_peer(connection, hue.context, peer, made)).chunks[0]
     assert {made.header.sections[0].columns[at].name for at in left} >= {"id", "_identity", "_time", "_new"}
+
+
+@pytest.mark.parametrize(("withheld", "lines"), [(0, 1), (1234, 2)])
+def test_verify_tells_people_how_many_chunks_are_withheld(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, withheld: int, lines: int
+) -> None:
+    proof = {"ok": True, "batches": 3, "withheld": withheld, "bad": [], "scopes": []}
+    monkeypatch.setattr(cli, "execute", lambda *_arguments: proof)
+    said = CliRunner().invoke(cli.main, ["verify", "--home", str(tmp_path)]).output.splitlines()
+    assert len(said) == lines
+    if withheld:
+        assert said[1].startswith("1.234 columns' chunks are not here because this level may not read them")
+
+
+def test_what_a_relay_should_have_left_out_comes_near_no_disk(world: World) -> None:
+    """The whole batch, signed by its origin, in the hands of one who may not read all of it."""
+    root = world.node(ROOT)
+    insert(world.node(VANG), phone="~a phone~", note="open")
+    world.node(VANG).seal()
+    world.sync("hue.vn")
+    assert root.sql("SELECT count(*) FROM member") == [(0,)]
+    ((data,),) = world.node(VANG).sql(
+        "SELECT data FROM _batch JOIN _stream ON _stream.no = stream WHERE origin = ? ORDER BY seq DESC LIMIT 1", VANG
+    )
+    with root.write() as connection:
+        keep_path(connection, world.tree.node(VANG).path, world.tree.tree_id)
+    assert root.take(data) is Taken.APPLIED
+    assert root.sql("SELECT phone, note FROM member") == [(None, "open")]
+    assert all(b"~a phone~" not in file.read_bytes() for file in world.folder.glob(f"{ROOT}.db*"))
+    ((kept,),) = root.sql("SELECT data FROM _batch ORDER BY no DESC LIMIT 1")
+    assert len(kept) < len(data)

@@ -7,7 +7,7 @@ run by the production state machine over lists instead of a link.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +84,19 @@ class WorldNode:
                 self.seal()
         self.apply_ready()
         return outcome.taken
+
+    def rewrite(self, work: Callable[..., Any], *args: Any) -> Any:
+        """What a command does that rewrites a table."""
+        while True:
+            try:
+                with self.write() as connection:
+                    return work(connection, self.context, *args)
+            except SealFirst:
+                self.seal()
+
+    def look(self, work: Callable[..., Any], *args: Any) -> Any:
+        with self.read() as connection:
+            return work(connection, self.context, *args)
 
     def apply_ready(self) -> None:
         while True:

@@ -13,9 +13,9 @@ from typing import Any
 from unicodedata import is_normalized, normalize
 
 from conflict.policies import Policy
-from node.bulk.headings import folded
 from node.bulk.source import DateCell
 from node.messages import say
+from node.storage.named import folded
 from sync_engine.entries import ID_CHARS_MAX
 from sync_engine.errors import BadInput
 from sync_engine.fields import normalise, to_sql

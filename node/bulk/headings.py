@@ -7,13 +7,13 @@ the common words for the key.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from node.bulk.source import Unreadable
 from node.messages import say
+from node.storage.named import folded
 from sync_engine.registry import Table
 
 UNIT, ID, BY = "unit", "id", "edited_by"
@@ -21,11 +21,6 @@ LABELS = {UNIT: "Đơn vị", ID: "Mã", BY: "Người sửa"}
 """What people call the columns that every table has; a field's own label goes before."""
 
 _RUNNING_NUMBER = ("stt", "tt", "số tt", "số thứ tự")
-
-
-def folded(text: str) -> str:
-    """What two spellings of one name have in common: case, blanks, line breaks and a closing star do not count."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split()).rstrip(" *:")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from node.bulk.rejections import Rejections
 from node.bulk.source import ROWS_MAX, Chunk, Source, Unreadable
 from node.bulk.spool import Spool
 from node.messages import say
-from node.storage.checks import read_message, unit_message
+from node.storage.checks import read_message, rows_message, unit_message
 from sync_engine.limits import ROW_BYTES_MAX
 from sync_engine.registry import Field, FieldType, Registry, Table
 
@@ -60,6 +60,7 @@ class Reader:
         self._make = Columns(ground.codes)
         self._columns = {name: self._column(name) for name in layout.names}
         own = level_of(ground.unit)
+        self._closed = {unit for unit in ground.writable if not ground.table.may_read_rows(own, level_of(unit))}
         self._hidden = {
             unit: {
                 each.name: read_message(ground.registry, register)
@@ -69,8 +70,9 @@ class Reader:
                 if each.name in self._columns
             }
             for unit in ground.writable
+            if unit not in self._closed
         }
-        self._hides = any(self._hidden.values())
+        self._hides = bool(self._closed) or any(self._hidden.values())
 
     def _column(self, name: str) -> Column:
         table = self.ground.table
@@ -138,8 +140,12 @@ class Reader:
         return values, faults
 
     def _check_hidden(self, values: Mapping[str, list[Any]], faults: Faults) -> None:
-        """A field that this node may not read in a unit's rows is not written there either."""
+        """A field that this node may not read in a unit's rows is not written there either; nor is a row of which it
+        may know the key only."""
+        closed = rows_message(self.ground.registry, self.ground.table)
         for at, unit in enumerate(values[UNIT]):
+            if unit in self._closed:
+                faults.setdefault(at, []).append((UNIT, closed))
             for name, reason in self._hidden.get(unit, {}).items():
                 if values[name][at] is not None:
                     faults.setdefault(at, []).append((name, reason))

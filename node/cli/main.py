@@ -17,6 +17,9 @@ from node.cli.accidents import history, release, undo
 from node.cli.bulk import dump, load
 from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
 from node.cli.demo import demo
+from node.cli.duplicates import duplicates
+from node.cli.journal import conflicts
+from node.cli.quarantine import quarantine
 from node.cli.registry import registry
 from node.figures import decimal, number
 from node.messages import say
@@ -214,24 +217,6 @@ def status(home: Path, as_json: bool, tree: bool, watch: bool) -> None:
 @main.command()
 @HOME
 @JSON
-@click.option("--open", "only_open", is_flag=True, help="Only those that wait for a person.")
-def conflicts(home: Path, as_json: bool, only_open: bool) -> None:
-    """Fields that two units changed without knowing of each other.
-
-    What is shown, what lost, who wrote it and when, and the rule that decided. Those still open wait for a person.
-    """
-    found = execute(home, "conflicts", {"open": only_open}, no_progress)
-    if as_json:
-        show_json(found)
-        return
-    from node.cli.views import show_conflicts
-
-    show_conflicts(found)
-
-
-@main.command()
-@HOME
-@JSON
 def verify(home: Path, as_json: bool) -> None:
     """Prove every stored batch against its origin's certificate."""
     proof = execute(home, "verify", {}, teller("verify.progress", silent=as_json))
@@ -240,6 +225,8 @@ def verify(home: Path, as_json: bool) -> None:
         show_json(proof)
     elif proof["ok"]:
         click.echo(say("verify.ok", batches=number(proof["batches"])))
+        if proof["withheld"]:
+            click.echo(say("verify.withheld", chunks=number(proof["withheld"])))
     else:
         click.echo(say("verify.bad", bad=len(proof["bad"]), batches=proof["batches"]))
         for each in proof["bad"]:
@@ -262,6 +249,9 @@ def units(home: Path, as_json: bool) -> None:
     show_units(found)
 
 
+main.add_command(conflicts)
+main.add_command(quarantine)
+main.add_command(duplicates)
 main.add_command(release)
 main.add_command(undo)
 main.add_command(history)

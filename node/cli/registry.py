@@ -170,11 +170,14 @@ def _show_registry(found: Mapping[str, Any]) -> None:
             table.add_row(
                 field["name"],
                 field["label"],
-                field["type"],
+                f"{field['type']}, {say('registry.identifies')}" if field["identifies"] else field["type"],
                 field["merge"],
                 say("registry.read_up_to", level=reads) if reads else say("registry.all"),
                 say("registry.write_from", level=writes) if writes else say("registry.all"),
             )
         click.echo()
         click.echo(f"{each['name']}: {each['label']}")
+        if each["read_up_to"]:
+            up_to = say("registry.read_up_to", level=each["read_up_to"])
+            click.echo(say("registry.table_read_up_to", up_to=up_to))
         show(screen, table)

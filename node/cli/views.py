@@ -1,6 +1,6 @@
 """What people see in a terminal: tables and sentences, nothing a program should parse.
 
-Role: status, conflicts and units in words, times as Vietnamese readers write them.
+Role: status and units in words, times as Vietnamese readers write them.
 Reach: rich, node.messages, node.figures.
 """
 
@@ -22,11 +22,9 @@ from rich.tree import Tree
 from node.figures import clock, day, day_and_time, is_today, number
 from node.messages import say
 from sync_engine.limits import CLOCK_SKEW_MS_MAX
-from sync_engine.merge import ALIVE
 
 COLOURS = {"ok": "green", "late": "yellow", "never": "yellow", "failing": "red", "stale": "red", "fenced": "bold red"}
 WATCH_S = 2.0
-JOURNAL_ROWS = 50
 BRAKES_SHOWN = 5
 PIPE_WIDTH = 120
 """Where there is no terminal, lines are not broken at 80: names of units are long."""
@@ -204,46 +202,12 @@ def _tree(status: Mapping[str, Any]) -> Tree:
     return root
 
 
-def show_conflicts(found: Sequence[Mapping[str, Any]]) -> None:
-    """The journal for people: newest first."""
-    screen = console()
-    if not found:
-        show(screen, say("conflicts.none"))
-        return
-    for each in found[:JOURNAL_ROWS]:
-        still_open = each["state"] == "open"
-        head = Text(f"{each['id']}  ", style="bold")
-        head.append(say(f"conflict.{each['state']}"), style="not bold yellow" if still_open else "not bold green")
-        head.append(", " + say("conflict.rule", policy=each["policy"]), style="not bold")
-        show(screen, head, Text("  " + say("conflict.where", **each)), _writes(each, still_open=still_open), Text())
-    if len(found) > JOURNAL_ROWS:
-        show(screen, say("conflicts.more", count=number(len(found) - JOURNAL_ROWS)))
-
-
-def _writes(conflict: Mapping[str, Any], *, still_open: bool) -> Table:
-    """Who wrote what when; the one shown comes first."""
-    table = Table.grid(padding=(0, 2))
-    for _ in range(5):
-        table.add_column()
-    won, lost = ("conflict.shown", "conflict.waits") if still_open else ("conflict.won", "conflict.lost")
-    for write in sorted(conflict["writes"], key=lambda each: not each["won"]):
-        value = value_of(write["value"])
-        if conflict["field"] == ALIVE:
-            value = say("conflict.kept" if write["value"] else "conflict.deleted")
-        table.add_row(
-            "    " + say(won if write["won"] else lost),
-            value,
-            write["origin"],
-            day_and_time(write["at"]),
-            write["person"] or "",
-        )
-    return table
-
-
 def value_of(value: Any) -> str:
     """A field's value for people: dates as they are written here, sets with commas, a dash for nothing."""
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return say("yes" if value else "no")
     if isinstance(value, str) and ISO_DAY.fullmatch(value):
         return day(value)
     return ", ".join(map(value_of, value)) if isinstance(value, list) else str(value)

@@ -19,10 +19,12 @@ def commands() -> Mapping[str, Command]:
     """Every command by name."""
     from node.commands.accidents import release, undo
     from node.commands.bulk import dump, load
+    from node.commands.duplicates import duplicates
     from node.commands.exchange import sync
-    from node.commands.journal import conflicts
+    from node.commands.journal import conflicts, resolve_conflict
     from node.commands.past import history
     from node.commands.proof import verify
+    from node.commands.quarantine import quarantine, refuse_held, release_held
     from node.commands.registry import registry_apply, registry_plan, registry_show
     from node.commands.state import status
     from node.commands.tree import invite, units
@@ -33,6 +35,11 @@ def commands() -> Mapping[str, Command]:
         "load": load,
         "dump": dump,
         "conflicts": conflicts,
+        "resolve": resolve_conflict,
+        "quarantine": quarantine,
+        "release_held": release_held,
+        "refuse_held": refuse_held,
+        "duplicates": duplicates,
         "verify": verify,
         "units": units,
         "invite": invite,

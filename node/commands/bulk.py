@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import compress
 from pathlib import Path
@@ -21,7 +21,7 @@ from sqlalchemy.util.concurrency import await_
 
 from conflict.policies import Policy
 from node.bulk.cells import codes_of
-from node.bulk.headings import BY, ID, UNIT, Headings, folded
+from node.bulk.headings import BY, ID, UNIT, Headings
 from node.bulk.private_file import PrivateFile
 from node.bulk.reading import LINE, Ground, Reader
 from node.bulk.rejections import Rejections
@@ -34,11 +34,12 @@ from node.messages import say
 from node.storage.bulk import Counts, Put, codes_known, pages, units_present, writable_units
 from node.storage.context import Context
 from node.storage.engine import roomy
+from node.storage.named import table_named, unit_named
 from node.storage.registries import current_registry
 from sync_engine.errors import BadInput, DiskFull
 from sync_engine.fields import normalise
 from sync_engine.names import is_within, path_of
-from sync_engine.registry import Field, FieldType, Registry, Table
+from sync_engine.registry import Field, FieldType, Table
 
 TELL_S = 0.2
 
@@ -62,7 +63,7 @@ async def load(node: Node, arguments: Mapping[str, Any], progress: Progress) -> 
             spool = Spool(node.home)
             stack.callback(spool.close)
             rejections = Rejections(headings.label_of, errors)
-            reader = Reader(ground, layout, source, spool, rejections, _editor(arguments.get("by")))
+            reader = Reader(ground, layout, source, spool, rejections, editor(arguments.get("by")))
             await _read(reader, source, progress)
             locked = time.monotonic()
             counts = await node.database.write(
@@ -93,23 +94,15 @@ def _required(table: Table) -> list[str]:
 
 def ground_of(connection: Connection, context: Context, name: str) -> Ground:
     """What the node knows that a load depends on. Raises BadInput for a table that the register does not have."""
-    registry, table = table_of(connection, context, name)
+    registry, table = current_registry(connection, context), table_named(connection, context, name)
     kinds = {each.kind for each in table.fields if each.type is FieldType.CODE and each.kind}
     found = codes_known(connection, registry, kinds)
     codes = {kind: codes_of(rows) for kind, rows in found.items()}
     return Ground(context.unit, registry, table, writable_units(connection, table, context.unit), codes)
 
 
-def table_of(connection: Connection, context: Context, name: str) -> tuple[Registry, Table]:
-    """A table by its name or label. Raises BadInput."""
-    registry = current_registry(connection, context)
-    for table in registry.tables.values():
-        if folded(name) in (folded(table.name), folded(table.label)):
-            return registry, table
-    raise BadInput(say("load.no_table", table=name, tables=", ".join(registry.tables)))
-
-
-def _editor(name: str | None) -> str | None:
+def editor(name: str | None) -> str | None:
+    """A person's name as ``edited_by`` takes it. Raises BadInput."""
     value = normalise(Field(BY, FieldType.TEXT, "", Policy.LATEST), (name or "").strip())
     return str(value) if value else None
 
@@ -203,11 +196,12 @@ def _dump(
     connection: Connection, context: Context, path: Path, arguments: Mapping[str, Any], progress: Progress
 ) -> dict[str, Any]:
     """One consistent view of the table, a page at a time; the file is written beside, in a thread."""
-    _registry, table = table_of(connection, context, str(arguments["table"]))
+    table = table_named(connection, context, str(arguments["table"]))
     within = arguments.get("unit")
     units = units_present(connection, table)
     if within is not None:
-        units = [unit for unit in units if is_within(unit, unit_named(units, within))]
+        above = unit_named((each for unit in units for each in path_of(unit)), within)
+        units = [unit for unit in units if is_within(unit, above)]
     rows = told = 0.0
     file = PrivateFile(path)
     try:
@@ -223,15 +217,3 @@ def _dump(
     finally:
         file.drop()
     return {"rows": int(rows), "table": table.name, "file": str(path)}
-
-
-def unit_named(units: Sequence[str], name: str) -> str:
-    """A unit by its path, or by its first label where only one is called so. Raises BadInput where nobody below it has
-    rows."""
-    paths = {each for unit in units for each in path_of(unit)}
-    found = [each for each in sorted(paths) if name.casefold() in (each, each.partition(".")[0])]
-    if name.casefold() in paths:
-        return name.casefold()
-    if len(found) != 1:
-        raise BadInput(say("dump.no_unit" if not found else "dump.units", unit=name))
-    return found[0]

@@ -18,14 +18,15 @@ from node.storage.report import scopes_held
 from sync_engine.batch import NO_PREV, SealedBatch, parse_batch
 from sync_engine.certificates import Certified, verify_node_path
 from sync_engine.errors import BadCertificate, RemoteFault
-from sync_engine.verify import check_admissible, check_origin
+from sync_engine.verify import check_admissible, check_complete, check_origin
 
 BATCHES_AT_ONCE = 8
 
 
 async def verify(node: Node, _arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """The keys of ``verify --json``: each stored batch against its origin's certificate, its place in its chain,
-    its content."""
+    its content. ``withheld`` counts the chunks that this level does not hold by right: of them there is the hash that
+    their origin signed."""
     proof = _Proof(node.context)
     total = await node.database.read(_count)
     while await node.database.read(proof.next_batches):
@@ -37,7 +38,13 @@ async def verify(node: Node, _arguments: Mapping[str, Any], progress: Progress) 
         if digest is None:
             continue
         scopes.append({"scope": scope, "rows": digest.rows, "digest": digest.digest.hex(), "matches_parent": None})
-    return {"ok": not proof.bad, "batches": proof.batches, "bad": proof.bad, "scopes": scopes}
+    return {
+        "ok": not proof.bad,
+        "batches": proof.batches,
+        "withheld": proof.withheld,
+        "bad": proof.bad,
+        "scopes": scopes,
+    }
 
 
 def _count(connection: Connection) -> int:
@@ -50,6 +57,7 @@ class _Proof:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.batches = 0
+        self.withheld = 0
         self.bad: list[dict[str, Any]] = []
         self._at = (0, 0)
         self._before = NO_PREV
@@ -86,7 +94,10 @@ class _Proof:
             check_origin(batch, self._origin(connection, batch))
             registry = registry_for(connection, self.context, batch)
             if registry is not None:
+                check_complete(batch, registry, self.context.level)
                 decoded(batch, registry)
+                named = sum(len(section.columns) for section in batch.header.sections)
+                self.withheld += named - sum(map(len, batch.chunks))
         except RemoteFault as fault:
             self._note(connection, stream, seq, f"{fault.code}: {fault}")
 

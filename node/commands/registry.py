@@ -45,6 +45,7 @@ def _table(registry: Registry, table: Table) -> dict[str, Any]:
         "label": table.label,
         "catalogue": table.catalogue,
         "delete": table.delete,
+        "read_up_to": None if table.read_up_to is None else registry.level_name(table.read_up_to),
         "fields": [_field(registry, each) for each in table.fields],
     }
 
@@ -56,6 +57,7 @@ def _field(registry: Registry, field: Field) -> dict[str, Any]:
         "type": field.type.value,
         "merge": field.policy.value,
         "required": field.required,
+        "identifies": field.identifies,
         "group": field.group,
         "read_up_to": None if field.read_up_to is None else registry.level_name(field.read_up_to),
         "write_from": None if field.write_from is None else registry.level_name(field.write_from),

@@ -12,9 +12,10 @@ from node import __version__
 from node.commands import Progress
 from node.config import Config
 from node.local import Node, now_ms
-from node.storage import peers, report
+from node.storage import peers, report, review
 from node.storage.context import Context
 from node.storage.engine import SQLITE_VERSION, execute
+from node.storage.held import held_count
 from node.storage.meta import get_meta
 from node.storage.peers import Peer
 from node.storage.registries import current_registry
@@ -46,7 +47,6 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
 def _status(connection: Connection, context: Context, config: Config, next_call: NextCall | None) -> dict[str, Any]:
     registry = current_registry(connection, context)
     waiting, waiting_for = report.waiting(connection, context)
-    still_open, held = report.conflict_counts(connection)
     left = report.left_streams(connection)
     parent = _parent(connection, config, next_call)
     names = dict(tuple(row) for row in execute(connection, "SELECT unit, name FROM _unit"))
@@ -66,8 +66,8 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "unsent_batches": 0 if parent is None else peers.behind(connection, parent["unit"], context.unit),
         "waiting_batches": waiting,
         "waiting_for": waiting_for,
-        "conflicts_open": still_open,
-        "held": held,
+        "conflicts_open": review.open_count(connection, context),
+        "held": held_count(connection),
         "brakes": report.brakes(connection),
         "quarantined": 0,
         "frozen": [each["stream"] for each in left if each["state"] == "frozen"],

@@ -6,9 +6,10 @@ what went wrong.
 
 from __future__ import annotations
 
-from node.messages import accidents, bulk, daily, demonstration, registries
+from node.messages import accidents, bulk, daily, demonstration, duplicates, journal, registries
 
-_ENGLISH = {**daily.ENGLISH, **bulk.ENGLISH, **accidents.ENGLISH, **registries.ENGLISH, **demonstration.ENGLISH}
+_PARTS = (daily, duplicates, journal, bulk, accidents, registries, demonstration)
+_ENGLISH: dict[str, str] = {key: sentence for part in _PARTS for key, sentence in part.ENGLISH.items()}
 
 
 def say(key: str, /, **values: object) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 _SAVE_AS = "in Excel: Save As, type 'CSV UTF-8 (Comma delimited)' or 'Excel Workbook (.xlsx)'"
 
 ENGLISH: dict[str, str] = {
-    "load.no_table": "the register has no table '{table}'; it has {tables}",
+    "named.no_table": "the register has no table '{table}'; it has {tables}",
+    "named.units": "several units are called '{unit}': write the full path",
+    "named.no_unit": "there are no rows of '{unit}' here",
     "load.no_file": "{file}: {reason}",
     "load.old_excel": "{file} is a workbook of the old format (.xls)",
     "load.old_excel.hint": _SAVE_AS,
@@ -66,6 +68,4 @@ ENGLISH: dict[str, str] = {
     "load.whole_row": "(row)",
     "dump.progress": "{rows} rows written ...",
     "dump.done": "{rows} rows of {table} are in {file}, which its owner alone may read.",
-    "dump.units": "several units are called '{unit}': write the full path",
-    "dump.no_unit": "there are no rows of '{unit}' or a unit below it here",
 }

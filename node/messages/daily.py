@@ -1,4 +1,4 @@
-"""What the everyday commands say: setting up, sync, status, conflicts, verify, units."""
+"""What the everyday commands say: setting up, sync, status, verify, units."""
 
 from __future__ import annotations
 
@@ -17,23 +17,10 @@ ENGLISH = {
     "sync.refused": "Left aside: {reason}",
     "sync.progress": "sent {sent_batches}, received {received_batches} batches ...",
     "verify.ok": "Stored batches proven: {batches}. Each is as its origin sealed it, and none is missing.",
+    "verify.withheld": "{chunks} columns' chunks are not here because this level may not read them; their signatures"
+    " hold without them.",
     "verify.bad": "Of {batches} stored batches, {bad} are not as they should be:",
     "verify.progress": "{batches} of {of} batches proven ...",
-    "conflicts.none": "No conflicts.",
-    "conflicts.more": "... and {count} older ones: 'dongbo conflicts --json' has them all.",
-    "conflict.open": "open: waits for a person",
-    "conflict.settled": "settled",
-    "conflict.overturned": "overturned",
-    "conflict.overwritten": "overwritten",
-    "conflict.superseded": "superseded",
-    "conflict.won": "won",
-    "conflict.lost": "lost",
-    "conflict.shown": "shown for now",
-    "conflict.waits": "waits beside it",
-    "conflict.kept": "record edited",
-    "conflict.deleted": "record deleted",
-    "conflict.rule": "rule '{policy}'",
-    "conflict.where": "{table} {key} of {scope}, field {field}",
     "never": "never",
     "status.service": "service",
     "status.runs": "running",
@@ -75,8 +62,8 @@ ENGLISH = {
     "state.fenced": "stopped: needs recovery",
     "state.revoked": "revoked",
     "look.fenced": "This node has stopped: {reason}. Run 'dongbo recover'.",
-    "look.conflicts": "Conflicts that wait for a decision: {count}. See 'dongbo conflicts --open'.",
-    "look.held": "Values held back from the tables: {count}.",
+    "look.conflicts": "Conflicts that wait for a decision: {count}. Settle them with 'dongbo conflicts review'.",
+    "look.held": "Values held aside: {count}. See 'dongbo quarantine'.",
     "look.waiting": "Batches that wait: {count}, for {causes}.",
     "look.left": "{stream} is {state}: {reason}.",
     "look.set_aside": "{table}/{key} of {unit} stays here and does not travel: {reason}.",

@@ -29,6 +29,9 @@ ENGLISH: dict[str, str] = {
     "registry.column.write": "changed by",
     "registry.all": "all",
     "registry.read_up_to": "up to {level}",
+    "registry.table_read_up_to": "Read {up_to}, besides the unit it belongs to and the one right above it; further up"
+    " only its keys are there.",
+    "registry.identifies": "belongs to one person",
     "registry.write_from": "{level} and above",
     # a plan
     "registry.plan.title": "From version {before} to version {after}:",
@@ -54,6 +57,10 @@ ENGLISH: dict[str, str] = {
     "registry.change.digits": "{table}.{field} may be any text, no longer only {before} digits",
     "registry.change.partial": "{table}.{field} may be a year or a month alone",
     "registry.change.write from": "{table}.{field} is changed by {after}; before: by {before}",
+    "registry.change.identifies": "{table}.{field}: a value belongs to one person from now on; records that share one"
+    " are listed by 'dongbo duplicates'",
+    "registry.change.identifies no more": "{table}.{field}: records that share a value are no longer listed as"
+    " duplicates",
     "registry.access.reads": "{level} reads {fields}",
     "registry.access.hidden": "{level} reads {fields} only in its own records and in those of units right below",
     "registry.access.may_change": "{level} may change {fields}",

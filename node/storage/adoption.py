@@ -8,20 +8,21 @@ order, and rows that are shown anew must not be sealed as somebody's edits.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
 from node.storage.apply import KEYS_AT_ONCE, applying, insertable_registers
 from node.storage.capture import EDITED, WORD_BITS, install_capture, is_wide, mask_bits
+from node.storage.codes import CODES_CAME
 from node.storage.context import Context
 from node.storage.engine import bulk, execute
+from node.storage.held import judge_again
 from node.storage.meta import get_meta, set_meta
 from node.storage.registers import KeySaver, load_keys
 from node.storage.registries import SHOW_ANEW, current_registry, is_by_hand, newest_fit
 from node.storage.tables import install_tables
-from sync_engine.merge import MergedKey, project
+from sync_engine.merge import project
 from sync_engine.names import unit_of
 from sync_engine.registry import Registry, Table
 from sync_engine.registry_plan import shows_otherwise
@@ -58,8 +59,11 @@ def bring_into_force(connection: Connection, context: Context, newer: Registry) 
 
 
 def catch_up(connection: Connection, context: Context) -> None:
-    """What ``is_due`` says is due: rows to be shown anew, or a version that waited for more than its turn."""
-    if get_meta(connection, SHOW_ANEW):
+    """What ``is_due`` says is due: held values to be looked at again, rows to be shown anew, or a version that waited
+    for more than its turn."""
+    if get_meta(connection, CODES_CAME):
+        judge_again(connection, context)
+    elif get_meta(connection, SHOW_ANEW):
         show_some(connection, context)
     else:
         adopt_registry(connection, context)
@@ -165,26 +169,8 @@ def _show_keys(
     written = insertable_registers(connection, context, table, number, unit, ids)
     loaded, heads = load_keys(connection, table, number, unit, ids, written, {})
     saver = KeySaver(table, number, unit, {head: no for no, head in heads.items()}, context.now_ms())
-    judged: list[tuple[Any, ...]] = []
     for key in ids:
         merged = project(table, name, key, loaded[key].states)
         saver.add(key, merged, loaded[key], None)
-        judged += _judged(saver, merged, loaded[key].live)
+        saver.journal.judge_anew(merged, loaded[key].live)
     saver.save(connection)
-    bulk(
-        connection,
-        "UPDATE _conflict SET policy = ?, writes = ?,"
-        " state = CASE WHEN state IN ('open', 'settled') THEN ? ELSE state END WHERE no = ?",
-        judged,
-    )
-
-
-def _judged(
-    saver: KeySaver, merged: MergedKey, live: Mapping[tuple[bytes, str], tuple[int, int, str]]
-) -> list[tuple[Any, ...]]:
-    """Conflicts that were known: the same writes, another rule."""
-    return [
-        (conflict.policy, saver.packed_writes(conflict), "open" if conflict.is_open else "settled", live[place][0])
-        for place, conflict in merged.conflicts.items()
-        if place in live and live[place][1] == conflict.number
-    ]

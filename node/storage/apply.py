@@ -20,8 +20,11 @@ from sqlalchemy.exc import IntegrityError
 
 from conflict.values import Head, level_of
 from conflict.vector import Vector
+from node.storage.codes import hold_unknown, note_codes
 from node.storage.context import Context
 from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
+from node.storage.journal import note_decision, prune
+from node.storage.overwritten import Overwriting, note_overwritten
 from node.storage.registers import KeySaver, heads_of, load_keys
 from node.storage.registries import current_registry, registry_of
 from node.storage.streams import scope_no, streams
@@ -75,6 +78,7 @@ def apply_batch(connection: Connection, context: Context, incoming: Incoming, se
     """Merge a batch's entries; the caller advances heads and commits."""
     result = Applied()
     current = current_registry(connection, context)
+    hold_unknown(connection, current, unit_of(incoming.head.stream.scope), sections)
     by_table: dict[str, list[Entries]] = {}
     for entries in sections:
         by_table.setdefault(entries.table.name, []).append(entries)
@@ -83,6 +87,9 @@ def apply_batch(connection: Connection, context: Context, incoming: Incoming, se
             table = current.all_tables.get(name, parts[0].table)
             one = _TableApply(connection, context, incoming, table, parts)
             one.run(result)
+    note_codes(connection, current, incoming.head.stream.scope, sections)
+    if result.conflicts:
+        prune(connection, context)
     return result
 
 
@@ -108,6 +115,8 @@ class _TableApply:
     def run(self, result: Applied) -> None:
         keys = {key for part in self.parts for key in part.ids}
         result.rows += len(keys)
+        if self.incoming.own:
+            result.conflicts += note_overwritten(self.connection, self.context, self._overwriting(), self.parts)
         general = self._general_keys(keys)
         if self.rows is not None and len(general) < len(keys):
             plain = (
@@ -128,6 +137,16 @@ class _TableApply:
         ordered = sorted(general)
         for start in range(0, len(ordered), KEYS_AT_ONCE):
             result.conflicts += self._general_path(ordered[start : start + KEYS_AT_ONCE])
+        self._note_decisions()
+
+    def _overwriting(self) -> Overwriting:
+        return Overwriting(self.incoming.no, self.incoming.head, self.table, self.scope_no)
+
+    def _note_decisions(self) -> None:
+        batch = (self.incoming.no, self.incoming.head.stream.origin)
+        for part in self.parts:
+            for at in range(len(part.decisions or ())):
+                note_decision(self.connection, self.table, self.scope_no, batch, view(part, at))
 
     # --- which keys need a look ---
 
@@ -139,9 +158,10 @@ class _TableApply:
         if rows is None:
             return general
         inserts_only = rows.new is not None and all(rows.new) and rows.masks is None
-        plain_edits = rows.new is None and not rows.held and not any(each.is_union for each in rows.registers)
+        plain_edits = rows.new is None and not any(each.is_union or each.name in rows.barred for each in rows.registers)
         if len(set(rows.ids)) != len(rows) or not (inserts_only or plain_edits):
             general |= self._unusual(rows)
+        general |= {rows.ids[at] for places in rows.broken.values() for at in places}
         if not inserts_only:
             general |= self._contested(keys) | self._touched_unseen(keys)
         return general
@@ -154,7 +174,7 @@ class _TableApply:
         written: dict[str, int] = {}
         whole = (1 << len(rows.registers)) - 1
         unions = {at for at, register in enumerate(rows.registers) if register.is_union}
-        held = {at for at, register in enumerate(rows.registers) if register.name in rows.held}
+        held = {at for at, register in enumerate(rows.registers) if register.name in rows.barred}
         for at, key in enumerate(rows.ids):
             new = rows.is_new(at)
             if (key in kinds and (new or kinds[key])) or (

@@ -14,6 +14,7 @@ from conflict.values import Head, StreamId
 from node.storage.engine import execute
 from node.storage.streams import find_stream
 from sync_engine.batch import SealedBatch, Settlement, parse_batch
+from sync_engine.errors import RemoteFault
 from sync_engine.exchange import Span
 
 APPLIED, WAITING = "applied", "waiting"
@@ -25,7 +26,7 @@ def insert_batch(connection: Connection, stream_no: int, batch: SealedBatch, sta
     return int(
         execute(
             connection,
-            "INSERT INTO _batch (stream, seq, hash, entries, size, registry, state, settles, stored_ms, data)"
+            "INSERT INTO _batch (stream, seq, hash, entries, size, registry, state, settles, applied_ms, data)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING no",
             (
                 stream_no,
@@ -36,15 +37,15 @@ def insert_batch(connection: Connection, stream_no: int, batch: SealedBatch, sta
                 header.registry_version[0],
                 state,
                 None if header.settles is None else header.settles.from_seq,
-                now_ms,
+                now_ms if state == APPLIED else None,
                 batch.data,
             ),
         ).scalar_one()
     )
 
 
-def mark_applied(connection: Connection, no: int) -> None:
-    execute(connection, "UPDATE _batch SET state = 'applied' WHERE no = ?", (no,))
+def mark_applied(connection: Connection, no: int, now_ms: int) -> None:
+    execute(connection, "UPDATE _batch SET state = 'applied', applied_ms = ? WHERE no = ?", (now_ms, no))
 
 
 def settlement_of(connection: Connection, stream_no: int, seq: int) -> Settlement | None:
@@ -135,3 +136,12 @@ def all_batches(connection: Connection) -> Iterator[tuple[int, bytes]]:
             return
         last = found[0]
         yield found[0], found[1]
+
+
+def undamaged(data: bytes, digest: bytes) -> SealedBatch | None:
+    """A stored batch, unless its header is not the one that was stored."""
+    try:
+        batch = parse_batch(data)
+    except RemoteFault:
+        return None
+    return batch if batch.head.hash == digest else None

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from node.messages import say
 from node.storage.apply import applying
-from node.storage.capture import image_sql, mask_sql, no_change_sql, note_sql, touched_sql, unions_of
+from node.storage.capture import image_sql, mask_sql, no_change_sql, note_sql, remembered, touched_sql
 from node.storage.checks import change_message, unchangeable
 from node.storage.engine import IN_LIST, bulk, execute, in_list
 from node.storage.tables import SQL_TYPES, literal, quoted
@@ -171,9 +171,9 @@ class _Statements:
         self.mask = f"UPDATE {_STAGE} AS s SET _mask = {mask_sql(table, 'o', 's')} {joined}"
         self.drop_unchanged = f"DELETE FROM {_STAGE} WHERE _mask = {no_change_sql(table)}"
         self.note_before = None
-        if unions := unions_of(table):
-            touched = " OR ".join(touched_sql(register, "o", "s") for register in unions)
-            image = image_sql(table, "o", union_only=True)
+        if kept_before := remembered(table):
+            touched = " OR ".join(touched_sql(register, "o", "s") for register in kept_before)
+            image = image_sql(table, "o", remembered_only=True)
             before = f"'B' AS kind, 0 AS mask, {image} AS image FROM {self.both} WHERE {touched}"
             self.note_before = note_sql(table, "noted", f'SELECT s."unit", s."id", {before}')
         edited = f'SELECT "unit", "id", \'E\' AS kind, _mask AS mask, NULL AS image FROM {_STAGE}'

@@ -24,6 +24,7 @@ from node.storage.checks import (
     new,
     nfc_check,
     refusal,
+    row_checks,
     text_columns,
     unchangeable,
 )
@@ -105,15 +106,15 @@ def _json_object(columns: Sequence[tuple[str, str]]) -> str:
     return joined
 
 
-def image_sql(table: Table, row: str, *, union_only: bool = False) -> str:
-    """A JSON object of a row's values in SQL form, bytes as hex, reals as text; all of them, or those of the union
-    sets."""
+def image_sql(table: Table, row: str, *, remembered_only: bool = False) -> str:
+    """A JSON object of a row's values in SQL form, bytes as hex, reals as text; all of them, or those that are
+    remembered when they change."""
     columns = [
         (field.name, _image_value(field.type, f"{row}.{quoted(field.name)}"))
         for field in table.fields
-        if not union_only or table.register_of(field.name).is_union
+        if not remembered_only or is_remembered(table.register_of(field.name))
     ]
-    if not union_only:
+    if not remembered_only:
         columns.append(("edited_by", f'{row}."edited_by"'))
     return _json_object(columns)
 
@@ -125,9 +126,14 @@ def _image_value(kind: FieldType, column: str) -> str:
     return f"CASE WHEN {column} IS NOT NULL THEN quote({column}) END" if kind is FieldType.REAL else column
 
 
-def unions_of(table: Table) -> list[Register]:
-    """The registers whose earlier value is kept when they change."""
-    return [register for register in table.registers if register.is_union]
+def is_remembered(register: Register) -> bool:
+    """Whether a register's earlier value is noted when it changes: of a set, because what was taken away travels; of
+    codes, because the earlier one is shown again where the new one turns out to be unknown."""
+    return register.is_union or any(field.type is FieldType.CODE for field in register.fields)
+
+
+def remembered(table: Table) -> list[Register]:
+    return [register for register in table.registers if is_remembered(register)]
 
 
 def _key(table: Table, row: str) -> str:
@@ -160,9 +166,9 @@ def _before_insert(table: Table, unit: str) -> str:
     stored = f'"unit" = {new("unit")} AND "id" = {new("id")}'
     exists = f"EXISTS (SELECT 1 FROM {quoted(table.name)} WHERE {stored})"
     image, barred = "NULL", "0"
-    if unions := unions_of(table):
-        touched = " OR ".join(touched_sql(register, "o", "NEW") for register in unions)
-        image = f"CASE WHEN {touched} THEN {image_sql(table, 'o', union_only=True)} END"
+    if kept := remembered(table):
+        touched = " OR ".join(touched_sql(register, "o", "NEW") for register in kept)
+        image = f"CASE WHEN {touched} THEN {image_sql(table, 'o', remembered_only=True)} END"
     if locked := unchangeable(table, unit):
         whens = " ".join(f"WHEN {touched_sql(register, 'o', 'NEW')} THEN {register.index + 1}" for register in locked)
         barred = f"CASE {whens} ELSE 0 END"
@@ -183,6 +189,7 @@ def _after_insert(table: Table, registry: Registry, unit: str) -> list[str]:
     replaced = f"FROM _replaced WHERE {_key(table, 'NEW')}"
     checks = [
         *key_checks(table, unit),
+        *row_checks(registry, table, unit, "NEW"),
         editor_check(table),
         *(field_check(table, field) for field in table.fields),
         *audience_checks(registry, table, unit, inserting=True),
@@ -212,15 +219,16 @@ def _after_insert(table: Table, registry: Registry, unit: str) -> list[str]:
 
 def _after_update(table: Table, registry: Registry, unit: str) -> str:
     """Checks of what changed, and the note. Setting a register to the value it has notes nothing."""
-    checks = [f"CASE WHEN {changed(field.name)} THEN {field_check(table, field)} END" for field in table.fields]
+    checks = row_checks(registry, table, unit, "NEW")
+    checks += [f"CASE WHEN {changed(field.name)} THEN {field_check(table, field)} END" for field in table.fields]
     checks += [editor_check(table), *audience_checks(registry, table, unit, inserting=False)]
     body = [
         "SELECT " + ",\n".join(checks),
         nfc_check(table, [name for name in text_columns(table) if name != "id"], only_changed=True),
     ]
-    if unions := unions_of(table):
-        touched = " OR ".join(touched_sql(register, "OLD", "NEW") for register in unions)
-        image = image_sql(table, "OLD", union_only=True)
+    if kept := remembered(table):
+        touched = " OR ".join(touched_sql(register, "OLD", "NEW") for register in kept)
+        image = image_sql(table, "OLD", remembered_only=True)
         body.append(note_sql(table, "NEW", f"SELECT 'B' AS kind, 0 AS mask, {image} AS image WHERE {touched}"))
     # LIMIT keeps SQLite from merging the subquery into the outer one and working the mask out twice.
     mask = f"SELECT 'E' AS kind, {mask_sql(table, 'OLD', 'NEW')} AS mask, NULL AS image LIMIT 1"
@@ -234,13 +242,14 @@ def _key_change(table: Table) -> str:
     return _trigger(table, "key", 'BEFORE UPDATE OF "unit", "id"', moved, [f"SELECT RAISE(ABORT, '{message}')"])
 
 
-def _after_delete(table: Table) -> str:
+def _after_delete(table: Table, registry: Registry, unit: str) -> str:
     # Edits noted later are of the row that takes this one's place: nothing else could tell them apart.
     edits = f"SELECT group_concat(mask, ' ') FROM _pending WHERE {_key(table, 'OLD')} AND kind = 'E'"
     row = f"SELECT {image_sql(table, 'OLD')} AS image, ({edits}) AS edits LIMIT 1"
     marked = f"substr(image, 1, length(image) - 1) || ',\"{EDITED}\":\"' || edits || '\"}}'"
     source = f"SELECT 'D' AS kind, 0 AS mask, coalesce({marked}, image) AS image FROM ({row})"
-    return _trigger(table, "delete", "AFTER DELETE", "", [note_sql(table, "OLD", source)])
+    checks = [f"SELECT {check}" for check in row_checks(registry, table, unit, "OLD")]
+    return _trigger(table, "delete", "AFTER DELETE", "", [*checks, note_sql(table, "OLD", source)])
 
 
 def _published(table: Table) -> list[str]:
@@ -264,7 +273,7 @@ def triggers_sql(registry: Registry, table: Table, unit: str) -> list[str]:
         *_after_insert(table, registry, unit),
         _after_update(table, registry, unit),
         _key_change(table),
-        _after_delete(table),
+        _after_delete(table, registry, unit),
     ]
 
 

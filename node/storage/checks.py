@@ -182,14 +182,32 @@ def nfc_check(table: Table, columns: Sequence[str], *, only_changed: bool) -> st
     )
 
 
-def unreadable(registry: Registry, table: Table, unit: str) -> list[tuple[Register, str]]:
-    """Registers that this node may not read in some rows, each with the SQL condition for those rows."""
+def _far(row: str, unit: str) -> str:
+    """SQL: whether a row's unit lies deeper than right below this node's."""
+    column = f"{row}.{quoted('unit')}"
+    return f"length({column}) - length(replace({column}, '.', '')) > {level_of(unit) + 1}"
+
+
+def _is_above(registry: Registry, read_up_to: int | None, unit: str) -> bool:
+    """Whether a node stands above a reading level, and above units that are not right below it."""
     own = level_of(unit)
-    far = f"length({new('unit')}) - length(replace({new('unit')}, '.', '')) > {own + 1}"
+    return read_up_to is not None and own < read_up_to and own + 1 < registry.deepest
+
+
+def row_checks(registry: Registry, table: Table, unit: str, row: str) -> list[str]:
+    """Refusal of every change to a row of which this node may know the key only, ``row`` being OLD or NEW."""
+    if not _is_above(registry, table.read_up_to, unit):
+        return []
+    return [f"CASE WHEN {_far(row, unit)} THEN {refusal(table, 'unit', rows_message(registry, table))} END"]
+
+
+def unreadable(registry: Registry, table: Table, unit: str) -> list[tuple[Register, str]]:
+    """Registers that this node may not read in some rows, each with the SQL condition for those rows; without those
+    of rows that ``row_checks`` refuses as a whole."""
     return [
-        (register, far)
+        (register, _far("NEW", unit))
         for register in table.registers
-        if register.read_up_to is not None and own < register.read_up_to and own + 1 < registry.deepest
+        if register.read_up_to != table.read_up_to and _is_above(registry, register.read_up_to, unit)
     ]
 
 
@@ -212,6 +230,12 @@ def audience_checks(registry: Registry, table: Table, unit: str, *, inserting: b
             refused = refusal(table, register.fields[0].name, change_message(registry, register))
             checks.append(f"CASE WHEN {touched} THEN {refused} END")
     return checks
+
+
+def rows_message(registry: Registry, table: Table) -> str:
+    """Who may read the rows of a table, and so write them."""
+    level = registry.level_name(table.read_up_to or 0)
+    return f"only {level} and the levels below it may read or write this unit's rows"
 
 
 def read_message(registry: Registry, register: Register) -> str:

@@ -48,6 +48,10 @@ class Context:
     registry_by_hand: bool = False
     """Whether a newer version of the registry waits here till an operator brings it into force."""
     brake: BrakeRule = BrakeRule()
+    journal_days: float = 400
+    """How long the journal keeps what has ended."""
+    overwritten_hours: float = 24
+    """For how long after a value has come a local edit that replaces it is noted."""
 
     @property
     def level(self) -> int:

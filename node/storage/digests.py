@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from conflict.numbers import statement
+from conflict.register import rivals
 from conflict.values import level_of
 from node.storage.apply import insertable_registers
 from node.storage.context import Context
@@ -121,9 +122,9 @@ def _digest_table(connection: Connection, context: Context, table: Table, scope:
                 for register in registers:
                     elements = state.register(register)
                     writes: Any = (
-                        [(element, statement(each)) for element, each in sorted(elements.items())]
+                        [(element, statement(rivals(each))) for element, each in sorted(elements.items())]
                         if register.is_union
-                        else statement(elements.get("", ()))
+                        else statement(rivals(elements.get("", ())))
                     )
                     if writes:
                         found[register.name].add(bucket, key, identity, writes)

@@ -16,14 +16,15 @@ from conflict.values import level_of
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
+from node.storage.named import table_named, unit_named
 from node.storage.past import PastBatch, Reading, batches_about
-from node.storage.registries import current_registry, registry_of
+from node.storage.registries import registry_of
 from sync_engine.batch import SealedBatch, SectionKind, parse_batch
 from sync_engine.certificates import verify_node_path
 from sync_engine.entries import Entries, decode_section
 from sync_engine.errors import BadInput, RemoteFault
 from sync_engine.merge import view
-from sync_engine.names import check_unit, unit_of
+from sync_engine.names import unit_of
 from sync_engine.registry import Table
 from sync_engine.verify import check_origin
 
@@ -34,15 +35,7 @@ MILLISECONDS = 16
 """A time is milliseconds, shifted by so many bits."""
 
 
-def table_named(connection: Connection, context: Context, name: str) -> Table:
-    """A table of the registry in force. Raises BadInput."""
-    tables = current_registry(connection, context).tables
-    if name not in tables:
-        raise BadInput(f"there is no table {name!r}", hint=f"tables are {', '.join(tables)}")
-    return tables[name]
-
-
-def unit_with(connection: Connection, table: Table, key: str, unit: str | None) -> str:
+def _unit_of_row(connection: Connection, table: Table, key: str, unit: str | None) -> str:
     """Whose row is meant. Raises BadInput when several units have one under this id, or none ever had."""
     rows = execute(
         connection,
@@ -51,11 +44,7 @@ def unit_with(connection: Connection, table: Table, key: str, unit: str | None) 
     ).scalars()
     units = [unit_of(scope) for scope in rows]
     if unit is not None:
-        chosen = check_unit(unit) if "." in unit or unit in units else None
-        matching = [each for each in units if each == unit or each.startswith(f"{unit}.")]
-        if chosen is None and len(matching) != 1:
-            raise BadInput(f"no unit {unit!r} has such a row", hint="write the unit's full path")
-        return matching[0] if matching else str(chosen)
+        return unit_named(units, unit)
     if len(units) > 1:
         raise BadInput(f"{len(units)} units have a row under this id", hint=f"add --unit: {', '.join(units)}")
     if not units:
@@ -66,15 +55,15 @@ def unit_with(connection: Connection, table: Table, key: str, unit: str | None) 
 def history(connection: Connection, context: Context, name: str, key: str, unit: str | None) -> dict[str, Any]:
     """The events of one row, oldest first, with what could not be read. Raises BadInput."""
     table = table_named(connection, context, name)
-    owner = unit_with(connection, table, key, unit)
+    owner = _unit_of_row(connection, table, key, unit)
     reading = Reading()
     events = []
-    for past in batches_about(connection, context, table.scope_of(owner), name, reading):
+    for past in batches_about(connection, context, table.scope_of(owner), table.name, reading):
         for section in past.sections:
             events += [_event(connection, context, past, section, at) for at in _places(section, key)]
     events.sort(key=lambda each: (each["time"], each["kind"] != "insert"))
     return {
-        "table": name,
+        "table": table.name,
         "key": key,
         "unit": owner,
         "events": events,
@@ -120,7 +109,7 @@ def _event(connection: Connection, context: Context, past: PastBatch, section: E
         "kind": _kind(entry.kind, new=entry.new, touches=bool(section.registers) and mask != 0),
         "changes": changes,
         "withheld": hidden,
-        "held": sorted(register for register in entry.held if not entry.new),
+        "held": sorted(entry.held),
         "identity": entry.identity.hex(),
         "stream": str(past.head.stream),
         "seq": past.head.seq,

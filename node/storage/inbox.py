@@ -31,6 +31,7 @@ from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.meta import check_not_fenced, fence
+from node.storage.outbox import for_peer
 from node.storage.registries import is_due, may_apply, number_in_force, registry_for
 from node.storage.sealing import fits_one_batch, follow_up, has_pending, seal_next
 from node.storage.streams import (
@@ -109,6 +110,10 @@ def verify(connection: Connection, context: Context, data: bytes) -> Verified:
     check_origin(batch, verify_node_path(path, context.tree_id))
     registry = registry_for(connection, context, batch)
     check_complete(batch, registry, context.level)
+    if registry is not None:
+        # A relay that withheld too little: nothing of it may come near a disk.
+        own = for_peer(connection, context, context.unit, batch)
+        batch = batch if own is batch.data else parse_batch(own)
     return Verified(batch, None if registry is None else decoded(batch, registry))
 
 
@@ -202,7 +207,7 @@ def apply_stored(
     settled = settlement_of(connection, row.no, batch.header.seq) if batch.header.braked else None
     quiet = settled.undone if settled is not None else frozenset()
     result = apply_batch(connection, context, Incoming(no, batch.head, seen, registry, quiet=quiet), sections)
-    mark_applied(connection, no)
+    mark_applied(connection, no, context.now_ms())
     note_seen(connection, row.no, batch.header.seen_delta)
     advance_applied(connection, row.no, batch.head)
     follow_up(connection, context, {each.table.name for each in sections})

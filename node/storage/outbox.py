@@ -22,11 +22,11 @@ from node.storage.meta import check_not_fenced
 from node.storage.registries import current_registry, registry_for
 from node.storage.sealing import has_pending
 from node.storage.streams import find_stream, held_heads
-from sync_engine.batch import SealedBatch, parse_batch, withhold
-from sync_engine.errors import RemoteFault
+from sync_engine.batch import SealedBatch, withhold
 from sync_engine.exchange import digest_of
 from sync_engine.frames import ForkProof, Hello
 from sync_engine.names import is_shared, unit_of
+from sync_engine.verify import PERSONAL
 
 
 def hello_of(
@@ -90,15 +90,6 @@ def batch_beside(connection: Connection, theirs: Head) -> SealedBatch | None:
     return None if found is None or found[1] == theirs.hash else found[2]
 
 
-def undamaged(data: bytes, digest: bytes) -> SealedBatch | None:
-    """A stored batch, unless its header is not the one that was stored."""
-    try:
-        batch = parse_batch(data)
-    except RemoteFault:
-        return None
-    return batch if batch.head.hash == digest else None
-
-
 def for_peer(connection: Connection, context: Context, peer: str, batch: SealedBatch) -> bytes:
     """A batch's bytes for a peer, without the chunks that its level may not read."""
     registry = registry_for(connection, context, batch)
@@ -107,11 +98,13 @@ def for_peer(connection: Connection, context: Context, peer: str, batch: SealedB
     def may_read(table_name: str, column: str) -> bool:
         table = None if registry is None else registry.all_tables.get(table_name)
         name = column.rstrip("+-")
-        if column.startswith("_") or column == "id":
+        if column == "id" or (column.startswith("_") and column not in PERSONAL):
             return True
         # An unknown column of an unknown registry goes no further than the parent, who may read it whatever it is.
-        if table is None or not table.has(name):
+        if table is None or not (column in PERSONAL or table.has(name)):
             return level >= unit_level - 1
+        if column in PERSONAL:
+            return table.may_read_rows(level, unit_level)
         return table.may_read(table.field(name), level, unit_level)
 
     return withhold(batch, may_read)

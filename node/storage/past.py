@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from conflict.policies import shown
-from conflict.values import Head, StreamId, Value, Write
+from conflict.values import Head, Hold, StreamId, Value, Write
 from conflict.vector import Vector
 from node.storage.apply import insertable
-from node.storage.batches import batch_at
+from node.storage.batches import batch_at, undamaged
 from node.storage.context import Context
 from node.storage.engine import IN_LIST, execute, in_list
-from node.storage.outbox import undamaged
 from node.storage.registries import registry_of
 from node.storage.streams import find_stream, streams
 from sync_engine.batch import SealedBatch, SectionKind
@@ -193,7 +192,7 @@ def seen_at(connection: Connection, head: Head) -> Vector:
 
 def _writes_of(register: Register, entry: EntryView, dot: Head, inserts: bool) -> Iterator[tuple[str, Write]]:
     """(element, write) for what one entry writes to a register: an insert writes null where it names no value."""
-    origin, dots, held = dot.stream.origin, frozenset({dot}), register.name in entry.held and not entry.new
+    origin, dots, held = dot.stream.origin, frozenset({dot}), entry.held.get(register.name, Hold.NONE)
     if register.is_union:
         added, removed = entry.values.get(register.name, ((), ()))
         for element in added:

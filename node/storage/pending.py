@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 
 from conflict.values import StreamId
 from node.storage.apply import applying
-from node.storage.capture import EDITED
+from node.storage.capture import EDITED, remembered
 from node.storage.engine import IN_LIST, execute, in_list, quoted
 from sync_engine.entries import Entries
 from sync_engine.errors import BadInput, Malformed
-from sync_engine.fields import check_column, from_sql, normalise, to_sql
+from sync_engine.fields import check_column, from_sql, normalise, rule_breaks, to_sql
 from sync_engine.limits import ROW_BYTES_MAX
-from sync_engine.registry import Field, FieldType, Table
+from sync_engine.registry import Field, FieldType, Register, Table
 from sync_engine.seal import Known, Noted, SqlRow
 
 IMAGE_BYTES_MAX = 2 * ROW_BYTES_MAX
@@ -68,9 +68,9 @@ def read_notes(
             note.deleted = last
         else:
             note.before = note.before or before_image(table, image)
-    unions = sum(1 << register.index for register in table.registers if register.is_union)
+    kept = sum(1 << register.index for register in remembered(table))
     for key, note in found.items():
-        if note.image is not None and not any(mask & unions for mask in note.edited_before):
+        if note.image is not None and not any(mask & kept for mask in note.edited_before):
             note.before = {}  # noted after the delete, of the row that took this one's place
         if note.image is not None and images[key] > IMAGE_BYTES_MAX:
             note.edits, images[key] = [], 0  # a row too long to travel is deleted without them
@@ -105,10 +105,18 @@ def edited_before(image: bytes) -> frozenset[int]:
     return frozenset(mask_of(int(each) if each.isdigit() else each) for each in str(masks).split())
 
 
-def before_image(table: Table, image: bytes) -> dict[str, list[str]]:
-    """Union fields as they were before the first pending change: their elements."""
+def before_image(table: Table, image: bytes) -> dict[str, Any]:
+    """The remembered fields as they were before the first pending change, in wire form: of unions, the elements."""
     values = json.loads(image.decode(errors="replace"))
-    return {name: _elements(table.field(name), value) for name, value in values.items()}
+    return {name: _was(table, table.field(name), value) for name, value in values.items()}
+
+
+def _was(table: Table, each: Field, value: Any) -> Any:
+    if table.register_of(each.name).is_union:
+        return _elements(each, value)
+    if value is not None and each.type in (FieldType.BYTES, FieldType.REAL):
+        return bytes.fromhex(value) if each.type is FieldType.BYTES else float(value)
+    return from_sql(each, [value])[0]
 
 
 def _elements(each: Field, value: Any) -> list[str]:
@@ -122,14 +130,21 @@ def wire_row(table: Table, row: SqlRow) -> dict[str, Any]:
 
 
 def fault_in(entries: Entries) -> str | None:
-    """Why receivers would refuse these entries, if they would."""
+    """Why receivers would refuse these entries or hold a value of theirs, if they would."""
     for register in entries.registers:
         for each in register.fields:
             try:
                 check_column(each, entries.columns[each.name])
             except Malformed as error:
                 return f"{entries.table.name}.{each.name}: {error}"
+            if _breaks_rule(entries, register, each):
+                return f"{entries.table.name}.{each.name}: a value that breaks the field's rule"
     return None
+
+
+def _breaks_rule(entries: Entries, register: Register, each: Field) -> bool:
+    places = [] if register.is_union else rule_breaks(each, entries.columns[each.name])
+    return any(register in entries.written(at) for at in places)
 
 
 def normalise_text(connection: Connection, table: Table, unit: str, rows: dict[str, SqlRow]) -> None:
@@ -188,7 +203,7 @@ def known_rows(connection: Connection, table: Table, stream: StreamId, keys: Seq
         by_row[(each, identity)] = known
     writes = execute(
         connection,
-        "SELECT id, identity, register, element, max(time), max(value = x'c3')"  # c3: MessagePack's true, present
+        "SELECT id, identity, register, element, max(time), max(value = x'c3' AND held = 0)"  # c3: true, present
         f" FROM _write WHERE {where} GROUP BY id, identity, register, element",
         key,
     )

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from conflict.numbers import statement
-from conflict.values import Epoch, Head, Scope, StreamId, UnitPath, Value, Write, level_of
+from conflict.values import Epoch, Head, Hold, Scope, StreamId, UnitPath, Value, Write
 from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
+from node.storage.journal import Journal
 from sync_engine.fields import from_sql, to_sql
-from sync_engine.merge import ALIVE, KEEP, Conflict, MergedKey, RowState, is_alive
+from sync_engine.merge import ALIVE, MergedKey, RegisterKey, RowState, is_alive
 from sync_engine.registry import Register, Table
 
 _PACK = msgspec.msgpack.Encoder().encode
@@ -41,6 +41,8 @@ class LoadedKey:
     states: dict[bytes, RowState] = field(default_factory=dict)
     shown: bytes | None = None
     row: dict[str, Any] | None = None
+    held: list[tuple[bytes, RegisterKey, Write]] = field(default_factory=list)
+    """The writes that are held, with their identities and registers."""
     live: dict[tuple[bytes, str], tuple[int, int, str]] = field(default_factory=dict)
 
 
@@ -74,7 +76,7 @@ def heads_of(connection: Connection, batch_nos: Iterable[int]) -> dict[int, Head
     }
 
 
-_ROW = "id, identity, batch, time, alive_batch, alive_time, alive, born, shown, hidden"
+_ROW = "id, identity, batch, time, alive_batch, alive_time, alive, born, shown, hidden, inserts"
 
 
 def load_keys(
@@ -96,10 +98,12 @@ def load_keys(
     stored = execute(connection, f"SELECT {_ROW} FROM _row WHERE {where}", key).all()
     writes = execute(
         connection,
-        f"SELECT id, identity, register, element, batch, time, value, held FROM _write WHERE {where}",
+        f"SELECT id, identity, register, element, batch, time, value, held, covered FROM _write WHERE {where}",
         key,
     ).all()
-    heads = heads_of(connection, [*(r[2] for r in stored), *(r[4] for r in stored if r[4]), *(w[4] for w in writes)])
+    nos = [*(r[2] for r in stored), *(r[4] for r in stored if r[4]), *(w[4] for w in writes)]
+    nos += [no for r in stored if r[10] for no in _UNPACK(r[10])]
+    heads = heads_of(connection, nos)
     loaded = {each: LoadedKey() for each in ids}
     for key_id, row in read_rows(connection, table, unit, ids).items():
         loaded[key_id].row = row
@@ -110,7 +114,10 @@ def load_keys(
         one = loaded[held[0]]
         one.shown = held[1] if held[8] else one.shown
         shown_row = {**(one.row or {}), **was.get(held[0], {})} if held[8] else None
-        one.states[held[1]] = _state(table, held, by_row.get((held[0], held[1]), []), heads, shown_row, insertable)
+        state = _state(table, held, by_row.get((held[0], held[1]), []), heads, shown_row, insertable)
+        one.states[held[1]] = state
+        for place, kept in state.writes.items():
+            one.held += [(state.identity, place, write) for write in kept if write.held]
     for found in execute(
         connection, f"SELECT id, identity, field, no, number, state FROM _conflict WHERE live = 1 AND {where}", key
     ):
@@ -126,7 +133,7 @@ def _state(
     shown_row: Mapping[str, Any] | None,
     insertable: Mapping[int, frozenset[str]],
 ) -> RowState:
-    _id, identity, batch, time, alive_batch, alive_time, alive, born, _shown, hidden = stored
+    _id, identity, batch, time, alive_batch, alive_time, alive, born, _shown, hidden, inserts = stored
     dot = heads[batch]
     base = Write(None, time, dot.stream.origin, frozenset({dot}))
     alive_dot = heads[alive_batch or batch]
@@ -136,6 +143,7 @@ def _state(
     state = RowState(identity, base, time if born is None else born, frozenset({lone}))
     state.writes, alive_writes = _grouped(writes, heads)
     state.alive = alive_writes or state.alive
+    state.inserts = frozenset({dot, *(heads[no] for no in (_UNPACK(inserts) if inserts else ()))})
     values: Mapping[str, Any] = {} if hidden is None else _UNPACK(hidden)
     for register in table.registers:
         if register.name in insertable[batch] and not state.is_explicit(register):
@@ -152,12 +160,12 @@ def _grouped(
 ) -> tuple[dict[tuple[str, str], frozenset[Write]], frozenset[Write]]:
     """Stored writes by register; one edit sealed twice has a row for each dot and is one write."""
     found: dict[tuple[str, str], dict[tuple[str, int, bytes], Write]] = {}
-    for _id, _identity, register, element, batch, time, raw, held in writes:
+    for _id, _identity, register, element, batch, time, raw, held, covered in writes:
         dot = heads[batch]
         same = found.setdefault((register, element), {})
         key = (dot.stream.origin, time, raw)
         dots = frozenset({dot}) | (same[key].dots if key in same else frozenset())
-        same[key] = Write(unpack_value(raw), time, dot.stream.origin, dots, held=bool(held))
+        same[key] = Write(unpack_value(raw), time, dot.stream.origin, dots, Hold(held), bool(covered))
     grouped = {register: frozenset(same.values()) for register, same in found.items()}
     return grouped, grouped.pop((ALIVE, ""), frozenset())
 
@@ -182,7 +190,7 @@ class KeySaver:
         now_ms: int,
         quiet: frozenset[str] = frozenset(),
     ) -> None:
-        self.table, self.scope_no, self.unit, self.numbers, self.now_ms = table, scope_no, unit, numbers, now_ms
+        self.table, self.scope_no, self.unit, self.numbers = table, scope_no, unit, numbers
         self.keeps_deleted = ALIVE in quiet
         self.quiet = [register for register in table.registers if register.name in quiet]
         self.ids: list[str] = []
@@ -190,8 +198,7 @@ class KeySaver:
         self.writes: list[tuple[Any, ...]] = []
         self.shown: list[tuple[str, dict[str, Any], str | None]] = []
         self.gone: list[tuple[str, str]] = []
-        self.ended: list[tuple[str, int]] = []
-        self.conflicts: list[tuple[Any, ...]] = []
+        self.journal = Journal(table, scope_no, unit, numbers, now_ms)
 
     def add(self, key: str, merged: MergedKey, loaded: LoadedKey, by: str | None, *, entered: bool = False) -> None:
         """Take one merged key; what it was before tells what changed. ``by``: who made the batch's last entry of it;
@@ -205,13 +212,10 @@ class KeySaver:
         else:
             earlier = loaded.row or {}
             kept = set() if loaded.row is None or entered else self._kept(merged, loaded.shown)
-            row = {
-                name: earlier.get(name) if value is KEEP or name in kept else value
-                for name, value in merged.row.items()
-            }
+            row = {name: earlier.get(name) if name in kept else value for name, value in merged.row.items()}
             if row != loaded.row:
                 self.shown.append((key, row, by))
-        self._add_conflicts(key, merged, loaded)
+        self.journal.note(key, merged, loaded.live, loaded.held)
 
     def _kept(self, merged: MergedKey, before: bytes | None) -> set[str]:
         """The fields of quiet registers, as long as the same person is shown; not where the row's insert is all that
@@ -226,6 +230,7 @@ class KeySaver:
         prefix = (self.scope_no, self.table.number, key, state.identity)
         lone = next(iter(state.alive)) if len(state.alive) == 1 and len(next(iter(state.alive)).dots) == 1 else None
         hidden = None if front else _PACK({name: value for name, value in state.base_values.items()})
+        earlier = sorted(self.numbers[dot] for dot in state.inserts - state.base.dots)
         self.rows.append(
             (
                 *prefix,
@@ -238,6 +243,7 @@ class KeySaver:
                 int(front),
                 int(not merged.is_plain),
                 hidden,
+                _PACK(earlier) if earlier else None,
             )
         )
         registers = dict(state.writes) if lone is not None else {**state.writes, (ALIVE, ""): state.alive}
@@ -252,48 +258,12 @@ class KeySaver:
                         write.time,
                         _PACK(write.value),
                         int(write.held),
+                        int(write.covered),
                     )
                     self.writes.append(row)
 
     def _number(self, write: Write) -> int:
         return min(self.numbers[dot] for dot in write.dots)
-
-    def _add_conflicts(self, key: str, merged: MergedKey, loaded: LoadedKey) -> None:
-        """Journal what is new; a conflict whose writes have all been seen by a later one has ended."""
-        for place, (no, number, state) in loaded.live.items():
-            now = merged.conflicts.get(place)
-            if now is None or now.number != number:
-                self.ended.append(("settled" if state == "open" and now is None else "superseded", no))
-        for place, conflict in merged.conflicts.items():
-            if place not in loaded.live or loaded.live[place][1] != conflict.number:
-                self.conflicts.append(self._conflict_row(key, conflict))
-
-    def packed_writes(self, conflict: Conflict) -> bytes:
-        """A conflict's writes as the journal keeps them."""
-        won = (conflict.winner.origin, conflict.winner.time, conflict.winner.value)
-        sealed_in: dict[tuple[str, int, object], int] = {
-            (write.origin, write.time, write.value): self._number(write) for write in conflict.writes
-        }
-        writes = [
-            (unit, level_of(unit), time, value, (unit, time, value) == won, sealed_in[(unit, time, value)])
-            for unit, time, value in statement(conflict.writes)
-        ]
-        return _PACK(writes)
-
-    def _conflict_row(self, key: str, conflict: Conflict) -> tuple[Any, ...]:
-        return (
-            conflict.number,
-            self.scope_no,
-            self.table.number,
-            key,
-            conflict.identity,
-            conflict.field,
-            conflict.policy,
-            "open" if conflict.is_open else "settled",
-            1,
-            self.packed_writes(conflict),
-            self.now_ms,
-        )
 
     def save(self, connection: Connection) -> int:
         """Write everything; returns how many conflicts are new."""
@@ -303,24 +273,17 @@ class KeySaver:
         bulk(
             connection,
             "INSERT INTO _row (scope, tbl, id, identity, batch, time, alive_batch, alive_time, alive, born, shown,"
-            " contested, hidden) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " contested, hidden, inserts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             self.rows,
         )
         bulk(
             connection,
-            "INSERT INTO _write (scope, tbl, id, identity, register, element, batch, time, value, held)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO _write (scope, tbl, id, identity, register, element, batch, time, value, held, covered)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             self.writes,
         )
         self._save_table(connection)
-        bulk(connection, "UPDATE _conflict SET live = 0, state = ? WHERE no = ?", self.ended)
-        bulk(
-            connection,
-            "INSERT INTO _conflict (number, scope, tbl, id, identity, field, policy, state, live, writes, noted_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            self.conflicts,
-        )
-        return len(self.conflicts)
+        return self.journal.save(connection)
 
     def _save_table(self, connection: Connection) -> None:
         table = quoted(self.table.name)

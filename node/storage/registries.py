@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from sqlalchemy import Connection
 
+from node.storage.codes import CODES_CAME
 from node.storage.context import NO_REGISTRY, Context
 from node.storage.engine import bulk, execute
 from node.storage.meta import get_meta
@@ -145,10 +146,11 @@ def is_by_hand(connection: Connection, context: Context) -> bool:
 
 def is_due(connection: Connection, context: Context) -> bool:
     """Whether a version waits that should be in force already (newer software can read it now, or the operator has
-    chosen not to be asked any more), or rows are still to be shown by the rules of one that is."""
+    chosen not to be asked any more), rows are still to be shown by the rules of one that is, or codes have come that
+    held values may have waited for."""
     if get_meta(connection, "fenced"):
         return False
-    if get_meta(connection, SHOW_ANEW):
+    if get_meta(connection, SHOW_ANEW) or get_meta(connection, CODES_CAME):
         return True
     return not is_by_hand(connection, context) and newest_fit(connection, context) is not None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from sqlalchemy import Connection
 
 from conflict.values import level_of
@@ -18,7 +17,6 @@ from node.storage.brake import UNDOING, open_brakes
 from node.storage.context import Context
 from node.storage.digests import ScopeDigest
 from node.storage.engine import execute
-from node.storage.history import person_finder
 from node.storage.inbox import missing_causes
 from node.storage.registries import current_registry, standing_of, waiting_versions
 from node.storage.streams import FROZEN, OPEN, REFUSED, StreamRow, streams
@@ -100,13 +98,6 @@ def left_streams(connection: Connection) -> list[dict[str, str]]:
     ]
 
 
-def conflict_counts(connection: Connection) -> tuple[int, int]:
-    """(open conflicts, held values)."""
-    still_open = execute(connection, "SELECT count(*) FROM _conflict WHERE live = 1 AND state = 'open'").scalar_one()
-    held = execute(connection, "SELECT count(*) FROM _write WHERE held = 1").scalar_one()
-    return int(still_open), int(held)
-
-
 def brakes(connection: Connection) -> list[dict[str, Any]]:
     """Accidents that the brake holds, oldest first, with what they did."""
     return [
@@ -138,48 +129,6 @@ def set_aside(connection: Connection, context: Context) -> list[dict[str, Any]]:
         {"unit": unit, "table": registry.by_number[tbl].name, "key": key, "reason": reason}
         for unit, tbl, key, reason in rows
     ]
-
-
-def conflicts(connection: Connection, context: Context, *, only_open: bool) -> list[dict[str, Any]]:
-    """The journal, newest first, as ``conflicts --json`` gives it."""
-    registry = current_registry(connection, context)
-    where = "WHERE live = 1 AND state = 'open'" if only_open else ""
-    rows = execute(
-        connection,
-        "SELECT number, name, tbl, id, field, policy, state, writes, noted_ms FROM _conflict"
-        f" JOIN _scope ON _scope.no = _conflict.scope {where} ORDER BY _conflict.no DESC",
-    ).all()
-    person = person_finder(connection, context)
-    found = []
-    for number, scope, tbl, key, field, policy, state, raw, noted_ms in rows:
-        table = registry.by_number[tbl]
-        writes = [
-            {
-                "value": value,
-                "origin": unit,
-                "level": registry.level_name(level),
-                "at": time >> 16,
-                "person": person(batch, table.name, key, time),
-                "won": won,
-            }
-            for unit, level, time, value, won, batch in msgspec.msgpack.decode(raw)
-        ]
-        shown = next((write["value"] for write in writes if write["won"]), None)
-        found.append(
-            {
-                "id": number,
-                "table": table.name,
-                "key": key,
-                "field": field,
-                "scope": scope,
-                "state": state,
-                "policy": policy,
-                "shown": shown,
-                "writes": writes,
-                "noted_ms": noted_ms,
-            }
-        )
-    return found
 
 
 def units(connection: Connection, context: Context) -> list[dict[str, Any]]:

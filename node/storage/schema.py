@@ -73,7 +73,7 @@ batch = Table(
     Column("registry", Integer, nullable=False),
     Column("state", Text, nullable=False),  # applied | waiting
     Column("settles", BigInteger),  # it decides about the braked batches of its stream from this number on
-    Column("stored_ms", BigInteger, nullable=False),
+    Column("applied_ms", BigInteger),  # when it was merged, by the clock here; null while it waits
     Column("data", LargeBinary, nullable=False),  # as received: never re-encoded
     Index("_batch_place", "stream", "seq"),
     sqlite_autoincrement=True,
@@ -112,6 +112,7 @@ row = _keyed(
     Column("shown", Integer, nullable=False, server_default="1"),
     Column("contested", Integer, nullable=False, server_default="0"),  # not plain: merging must look here
     Column("hidden", LargeBinary),  # base values of a row the table does not show
+    Column("inserts", LargeBinary),  # earlier inserts of it, by batch; null: there was one
 )
 Index("_row_contested", row.c.scope, row.c.tbl, row.c.id, sqlite_where=text("contested = 1"))
 
@@ -126,8 +127,10 @@ write = _keyed(
     Column("batch", Integer, primary_key=True),
     Column("time", BigInteger, primary_key=True),
     Column("value", LargeBinary, nullable=False),
-    Column("held", Integer, nullable=False, server_default="0"),
+    Column("held", Integer, nullable=False, server_default="0"),  # why it is not shown: conflict.values.Hold
+    Column("covered", Integer, nullable=False, server_default="0"),  # a held write has seen it: shown meanwhile
 )
+Index("_write_held", write.c.scope, write.c.tbl, write.c.id, sqlite_where=text("held > 0"))
 
 conflict = Table(
     "_conflict",
@@ -144,8 +147,19 @@ conflict = Table(
     Column("live", Integer, nullable=False),  # 1 while the register holds exactly these writes
     Column("writes", LargeBinary, nullable=False),
     Column("noted_ms", BigInteger, nullable=False),
+    Column("decided", LargeBinary),  # what a person decided about it: (act, unit, batch, time, why)
 )
+Index("_conflict_number", conflict.c.number)
+Index("_conflict_ended", conflict.c.noted_ms, sqlite_where=text("live = 0"))
 Index("_conflict_live", conflict.c.scope, conflict.c.tbl, conflict.c.id, sqlite_where=text("live = 1"))
+
+# Every code that a catalogue row applied here has ever had: what was known once stays known.
+code = _keyed(
+    "_code",
+    Column("kind", Text, primary_key=True),
+    Column("code", Text, primary_key=True),
+    Column("unit", Text, primary_key=True),
+)
 
 certificate = _keyed(
     "_certificate",

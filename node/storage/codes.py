@@ -1,0 +1,107 @@
+"""Codes: which are known for a unit's rows, and which values wait because theirs is not.
+
+Role: hold a batch's values whose code no catalogue here knows; remember the codes that catalogue batches bring.
+Reach: storage tables, registry model. Source: protocol, "Names": a code is known if the catalogue of the row's unit or
+of one of its ancestors has it. Invariant: what was known stays known, so that a code's later removal holds nothing back
+at one node that another has shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection
+
+from conflict.values import Hold
+from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
+from node.storage.meta import set_meta
+from sync_engine.batch import SectionKind
+from sync_engine.entries import Act, Entries
+from sync_engine.names import CATALOG, path_of, unit_of
+from sync_engine.registry import Field, FieldType, Register, Registry, Table
+
+CODES_CAME = "codes_came"
+"""In ``_meta``: values that were held may be shown now; how far they have been looked at."""
+
+
+def code_fields(register: Register) -> list[Field]:
+    """The fields of a register that hold codes."""
+    return [each for each in register.fields if each.type is FieldType.CODE]
+
+
+def known_codes(connection: Connection, unit: str, kind: str, codes: Iterable[str]) -> set[str]:
+    """Those of some codes of one kind that the rows of ``unit`` may hold."""
+    return set(
+        execute(
+            connection,
+            f"SELECT code FROM _code WHERE kind = ? AND code {IN_LIST} AND unit {IN_LIST}",
+            (kind, in_list(sorted(set(codes))), in_list(path_of(unit))),
+        ).scalars()
+    )
+
+
+def hold_unknown(connection: Connection, registry: Registry, unit: str, sections: Sequence[Entries]) -> None:
+    """Mark the values of a batch whose code is not known. Set by set: the distinct codes of a column are few."""
+    for entries in sections:
+        if entries.kind is not SectionKind.ROWS:
+            continue
+        for at, register in enumerate(entries.registers):
+            if register.name in entries.withheld or register.is_union:
+                continue
+            for each in code_fields(register):
+                _hold_column(connection, registry, unit, entries, at, each)
+
+
+def _hold_column(
+    connection: Connection, registry: Registry, unit: str, entries: Entries, bit: int, each: Field
+) -> None:
+    column = entries.columns[each.name]
+    distinct = set(column)
+    distinct.discard(None)
+    table = registry.all_tables.get(entries.table.name)
+    if not distinct or table is None:
+        return
+    unknown = distinct - known_codes(connection, unit, each.kind or "", distinct)
+    if not unknown:
+        return
+    broken = entries.broken.setdefault(entries.registers[bit].name, {})
+    for at, code in enumerate(column):
+        decision = entries.decision(at)
+        released = decision is not None and decision.act is Act.RELEASE
+        if code in unknown and not released and (entries.masks is None or entries.masks[at] >> bit & 1):
+            broken.setdefault(at, Hold.CODE)
+
+
+def catalogues(registry: Registry) -> list[Table]:
+    """The tables in which codes are looked up."""
+    return [table for table in registry.tables.values() if table.catalogue and table.has("kind") and table.has("code")]
+
+
+def note_codes(connection: Connection, registry: Registry, scope: str, sections: Sequence[Entries]) -> None:
+    """Remember the codes that a catalogue's batch has brought, and that some held values may be waiting for them."""
+    if not scope.endswith(CATALOG):
+        return
+    unit, names = unit_of(scope), {table.name for table in catalogues(registry)}
+    count = 0
+    for entries in sections:
+        if entries.table.name in names and entries.kind is SectionKind.ROWS:
+            count += execute(
+                connection,
+                'INSERT OR IGNORE INTO _code (kind, code, unit) SELECT "kind", "code", "unit"'
+                f" FROM {quoted(entries.table.name)} WHERE unit = ? AND id {IN_LIST}"
+                ' AND "kind" IS NOT NULL AND "code" IS NOT NULL',
+                (unit, in_list(set(entries.ids))),
+            ).rowcount
+            count += _note_hidden(connection, unit, entries)
+    waits = "SELECT 1 FROM _write WHERE held > 0 AND held = ? LIMIT 1"
+    if count and execute(connection, waits, (int(Hold.CODE),)).scalar() is not None:
+        set_meta(connection, CODES_CAME, '[0, 0, ""]')
+
+
+def _note_hidden(connection: Connection, unit: str, entries: Entries) -> int:
+    """Codes that the catalogue's table does not show, because another row or another value of it is shown."""
+    if entries.new is None:
+        return 0
+    columns = [entries.columns.get(name, [None] * len(entries)) for name in ("kind", "code")]
+    rows = [(kind, code, unit) for kind, code in zip(*columns, strict=True) if kind and code]
+    return bulk(connection, "INSERT OR IGNORE INTO _code (kind, code, unit) VALUES (?, ?, ?)", rows) if rows else 0

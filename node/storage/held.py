@@ -1,0 +1,174 @@
+"""Held values: which there are, and what becomes of those whose code has come since.
+
+Role: list them; judge those again that wait for a code, some rows in a transaction.
+Reach: storage tables, sync_engine. Source: decision 0023. Invariant: nothing is pending while rows are shown anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sqlalchemy import Connection
+
+from conflict.numbers import conflict_number
+from conflict.policies import shown
+from conflict.register import admitted, showable
+from conflict.values import Head, Hold, Value, Write, level_of
+from conflict.vector import Vector
+from node.storage.apply import KEYS_AT_ONCE, applying, insertable_registers
+from node.storage.codes import CODES_CAME, code_fields, known_codes
+from node.storage.context import Context
+from node.storage.engine import execute
+from node.storage.journal import label_of
+from node.storage.meta import get_meta, set_meta
+from node.storage.past import seen_at
+from node.storage.registers import KeySaver, LoadedKey, load_keys
+from node.storage.registries import current_registry
+from sync_engine.merge import RowState, project
+from sync_engine.names import unit_of
+from sync_engine.registry import Register, Table
+
+
+@dataclass(frozen=True, slots=True)
+class HeldValue:
+    """One value that is in its register and not shown. ``state`` is the row's, as stored."""
+
+    number: int
+    scope: str
+    table: Table
+    key: str
+    state: RowState
+    register: Register
+    element: str
+    write: Write
+    batch: int
+
+    @property
+    def label(self) -> str:
+        return label_of(self.register.name, self.element)
+
+    def may_decide(self, level: int) -> bool:
+        """Whether a node of this level may release or refuse it: it writes the field in doing so."""
+        return self.table.may_change(self.register, level, level_of(unit_of(self.scope)))
+
+
+def held_count(connection: Connection) -> int:
+    """How many values are held."""
+    found = execute(connection, "SELECT count(*) FROM _write WHERE held > 0 AND covered = 0")
+    return int(found.scalar_one())
+
+
+def held_values(connection: Connection, context: Context) -> list[HeldValue]:
+    """All that are held, by scope, table and id."""
+    found: list[HeldValue] = []
+    for table, scope, keys in _places(connection, context, 1, int(max(Hold))):
+        unit = unit_of(scope[1])
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            ids = keys[start : start + KEYS_AT_ONCE]
+            written = insertable_registers(connection, context, table, scope[0], unit, ids)
+            loaded, heads = load_keys(connection, table, scope[0], unit, ids, written, {})
+            for key in ids:
+                found += _held_in(table, scope[1], key, loaded[key], heads)
+    return found
+
+
+def _held_in(table: Table, scope: str, key: str, loaded: LoadedKey, heads: Mapping[int, Head]) -> Iterator[HeldValue]:
+    numbers = {head: no for no, head in heads.items()}
+    for identity, (name, element), write in loaded.held:
+        if write.covered:
+            continue
+        number = conflict_number(scope, table.name, key, identity, label_of(name, element), [write])
+        batch = min(numbers[dot] for dot in write.dots)
+        state, register = loaded.states[identity], table.register(name)
+        yield HeldValue(number, scope, table, key, state, register, element, write, batch)
+
+
+def _places(
+    connection: Connection, context: Context, least: int, most: int
+) -> list[tuple[Table, tuple[int, str], list[str]]]:
+    """Where values are held: table, scope (number and name), ids."""
+    registry = current_registry(connection, context)
+    rows = execute(
+        connection,
+        "SELECT DISTINCT no, name, tbl, id FROM _write JOIN _scope ON _scope.no = _write.scope"
+        " WHERE held > 0 AND held BETWEEN ? AND ? ORDER BY name, tbl, id",
+        (least, most),
+    )
+    found: dict[tuple[int, str, int], list[str]] = {}
+    for no, name, tbl, key in rows:
+        found.setdefault((no, name, tbl), []).append(key)
+    return [
+        (registry.by_number[tbl], (no, name), keys)
+        for (no, name, tbl), keys in found.items()
+        if tbl in registry.by_number
+    ]
+
+
+# --- codes that have come ---
+
+
+def judge_again(connection: Connection, context: Context) -> None:
+    """Show what was held for want of a code that is known now: the next rows, in key order. How far it has come is
+    noted, and nothing is left to note at the end."""
+    scope, tbl, last = json.loads(get_meta(connection, CODES_CAME) or '[0, 0, ""]')
+    rows = execute(
+        connection,
+        "SELECT DISTINCT scope, tbl, id FROM _write WHERE held > 0 AND held = ? AND (scope, tbl, id) > (?, ?, ?)"
+        " ORDER BY scope, tbl, id LIMIT ?",
+        (int(Hold.CODE), scope, tbl, last, KEYS_AT_ONCE),
+    ).all()
+    set_meta(connection, CODES_CAME, json.dumps(list(rows[-1]), ensure_ascii=False) if rows else "")
+    registry = current_registry(connection, context)
+    parts: dict[tuple[int, int], list[str]] = {}
+    for number, table, key in rows:
+        parts.setdefault((number, table), []).append(key)
+    with applying(connection):
+        for (number, table), keys in parts.items():
+            if table in registry.by_number:
+                _judge_keys(connection, context, registry.by_number[table], number, keys)
+
+
+def _judge_keys(connection: Connection, context: Context, table: Table, number: int, keys: list[str]) -> None:
+    scope = str(execute(connection, "SELECT name FROM _scope WHERE no = ?", (number,)).scalar_one())
+    unit = unit_of(scope)
+    written = insertable_registers(connection, context, table, number, unit, keys)
+    loaded, heads = load_keys(connection, table, number, unit, keys, written, {})
+    saver = KeySaver(table, number, unit, {head: no for no, head in heads.items()}, context.now_ms())
+    seen = lru_cache(maxsize=None)(lambda dot: seen_at(connection, dot))
+    touched = False
+    for key in keys:
+        changed = False
+        for identity, place, write in loaded[key].held:
+            register = table.register(place[0])
+            if write.held is Hold.CODE and _is_known(connection, unit, register, write.value):
+                state = loaded[key].states[identity]
+                vector = Vector()
+                for dot in write.dots:
+                    vector = vector.updated(seen(dot))
+                state.writes[place] = admitted(state.writes[place], write, vector)
+                changed = True
+        if changed:
+            # What is held no longer is no loss: the journal has nothing to say.
+            loaded[key].held = [each for each in loaded[key].held if each[2].held is not Hold.CODE]
+            saver.add(key, project(table, scope, key, loaded[key].states), loaded[key], None)
+            touched = True
+    if touched:
+        saver.save(connection)
+
+
+def _is_known(connection: Connection, unit: str, register: Register, value: Value) -> bool:
+    values = value if register.is_group and isinstance(value, tuple) else (value,)
+    return all(
+        code is None or code in known_codes(connection, unit, each.kind or "", [str(code)])
+        for each, code in zip(register.fields, values, strict=True)
+        if each in code_fields(register)
+    )
+
+
+def shown_beside(value: HeldValue) -> Value:
+    """What the table shows meanwhile."""
+    good = showable(value.state.register(value.register).get(value.element, ()))
+    return shown(value.register.policy, good, order=value.register.order).value if good else None
