@@ -132,6 +132,8 @@ def decided_lines(entry: Mapping[str, Any]) -> list[str]:
         return []
     act = decided["act"] if decided["act"] in DECISIONS else "resolve"
     lines = [say(f"conflict.decided.{act}", who=decider(decided), at=day_and_minute(decided["at"]))]
+    if act in ("resolve", "overturn") and "value" in decided:
+        lines = [say("conflict.decided.what", decided=lines[0].rstrip("."), what=outcome(entry, decided["value"]))]
     return [*lines, say("conflict.why", why=plain(decided["why"]))] if decided["why"] else lines
 
 

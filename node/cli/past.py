@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from node.cli.journal_views import plain
 from node.cli.views import console, show, value_of
 from node.figures import day_and_time
 from node.messages import say
@@ -32,10 +33,19 @@ def show_history(found: Mapping[str, Any]) -> None:
             head.append(f"  {say('history.waiting')}", style="not bold yellow")
         if not event["proven"]:
             head.append(f"  {say('history.unproven')}", style="bold red")
-        show(screen, head, _fields(event))
+        show(screen, head, *_decision(event["decision"]), _fields(event))
     for key in ("damaged", "unknown"):
         if found[key]:
             show(screen, Text(say(f"history.{key}", count=found[key]), style="yellow"))
+
+
+def _decision(decision: Mapping[str, Any] | None) -> list[Text]:
+    """What a person decided with the event, if it is one."""
+    if decision is None:
+        return []
+    lines = [say(f"history.{decision['act']}", number=decision["number"])]
+    lines += [say("conflict.why", why=plain(decision["why"]))] if decision["why"] else []
+    return [Text("    " + line) for line in lines]
 
 
 def _fields(event: Mapping[str, Any]) -> Table:

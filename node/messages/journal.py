@@ -54,6 +54,7 @@ ENGLISH = {
     "conflict.decided.release": "Let in by {who}, {at}.",
     "conflict.decided.refuse": "Refused by {who}, {at}.",
     "conflict.decided.rename": "The second person was given another id by {who}, {at}.",
+    "conflict.decided.what": "{decided}: {what}.",
     "conflict.why": "Reason: {why}",
     "conflict.how.keep": "'dongbo conflicts resolve {number} --keep WRITE'",
     "conflict.how.value": "'dongbo conflicts resolve {number} --keep WRITE' or '--value VALUE'",

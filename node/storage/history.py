@@ -104,8 +104,10 @@ def _event(connection: Connection, context: Context, past: PastBatch, section: E
         "unit": origin,
         "level": past.registry.level_name(level_of(origin)),
         # A delete carries what the row's edited_by said: whoever edited it last, who need not be who deleted it.
-        "person": None if deleted else entry.by,
-        "last_editor": entry.by if deleted else None,
+        "person": entry.by if entry.decision or not deleted else None,
+        "last_editor": entry.by if deleted and not entry.decision else None,
+        "decision": entry.decision
+        and {"act": entry.decision.act, "number": entry.decision.number, "why": entry.decision.why},
         "kind": _kind(entry.kind, new=entry.new, touches=bool(section.registers) and mask != 0),
         "changes": changes,
         "withheld": hidden,
