@@ -52,5 +52,7 @@ def showable(kept: Iterable[Write]) -> list[Write]:
 def admitted(kept: frozenset[Write], write: Write, seen: Vector) -> frozenset[Write]:
     """What is kept once a held write may be shown after all (its code is known now). ``seen`` is what that write's
     batch had merged."""
+    if write not in kept:
+        return kept  # another that has become known had seen it
     left = {each for each in kept if each is write or not seen.saw(each)}
     return frozenset(left - {write} | {replace(write, held=Hold.NONE)})

@@ -261,3 +261,22 @@ def test_who_may_not_write_a_field_decides_nothing_about_it(world: World) -> Non
 def test_a_number_that_is_held_nowhere_is_refused(world: World) -> None:
     with pytest.raises(NotDecided, match="no value is held"):
         world.node(HUE).rewrite(release, 17, None, None)
+
+
+def test_two_codes_that_come_together_show_the_later_write(world: World) -> None:
+    insert(world.node(VANG), occupation="giao-vien")
+    for code in ("phi-cong", "thuyen-truong"):
+        world.node(VANG).sql("UPDATE member SET occupation = ?", code)
+        world.node(VANG).seal()
+    alike(world)
+    with world.node(ROOT).write() as connection:
+        for code in ("thuyen-truong", "phi-cong"):
+            connection.exec_driver_sql(
+                "INSERT INTO catalog (unit, id, kind, code) VALUES (?, ?, 'profession', ?)", (ROOT, code, code)
+            )
+    alike(world)
+    assert shown(world, "occupation") == {"thuyen-truong"}
+    assert [held(world.node(unit)) for unit in ALL] == [[], [], []]
+    assert {world.node(unit).sql("SELECT count(*) FROM _write WHERE register = 'occupation'")[0] for unit in ALL} == {
+        (1,)
+    }

@@ -139,7 +139,8 @@ def _look_around(tree: Tree) -> None:
     dongbo, district = program(), tree.districts[0]
     click.echo()
     click.echo(say("demo.kept_running"))
-    for place, name in ((tree.root, "status"), (tree.province, "status --tree"), (district, "conflicts")):
+    looks = ((tree.root, "status"), (tree.province, "status --tree"), (district, "conflicts"))
+    for place, name in (*looks, (tree.province, "conflicts review")):
         click.echo(f"  {dongbo} {name} --home {place.home}")
     click.echo(
         f'  sqlite3 {tree.root.database} ".timeout 5000" "select unit, status, count(*) from member group by 1, 2"'

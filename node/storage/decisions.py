@@ -18,7 +18,7 @@ from conflict.values import TIME_MAX, Head, StreamId, Value, Write, level_of
 from node.storage.apply import insertable_registers
 from node.storage.context import Context
 from node.storage.engine import execute, quoted
-from node.storage.held import HeldValue, held_values, shown_beside
+from node.storage.held import HeldValue, find_held, shown_beside
 from node.storage.inbox import seal_remainder
 from node.storage.journal import OPEN
 from node.storage.registers import load_keys, unpack_value
@@ -213,7 +213,7 @@ def rule_breaks_of(held: HeldValue) -> bool:
 
 
 def _held(connection: Connection, context: Context, number: int) -> HeldValue:
-    held = next((each for each in held_values(connection, context) if each.number == number), None)
+    held = find_held(connection, context, number)
     if held is None:
         raise NotDecided(f"no value is held here under the number {number}", hint="'dongbo quarantine' lists them")
     if not held.may_decide(context.level):

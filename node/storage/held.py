@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from sqlalchemy import Connection
 
@@ -24,8 +23,8 @@ from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.journal import label_of
 from node.storage.meta import get_meta, set_meta
-from node.storage.past import seen_at
-from node.storage.registers import KeySaver, LoadedKey, load_keys
+from node.storage.past import all_seen_at
+from node.storage.registers import KeySaver, LoadedKey, load_keys, unpack_value
 from node.storage.registries import current_registry
 from sync_engine.merge import RowState, project
 from sync_engine.names import unit_of
@@ -73,6 +72,28 @@ def held_values(connection: Connection, context: Context) -> list[HeldValue]:
             for key in ids:
                 found += _held_in(table, scope[1], key, loaded[key], heads)
     return found
+
+
+def find_held(connection: Connection, context: Context, number: int) -> HeldValue | None:
+    """The held value with a number, which is made of its write and its place alone."""
+    registry = current_registry(connection, context)
+    rows = execute(
+        connection,
+        "SELECT _write.scope, _scope.name, tbl, id, identity, register, element, time, value, origin FROM _write"
+        " JOIN _scope ON _scope.no = _write.scope JOIN _batch ON _batch.no = _write.batch"
+        " JOIN _stream ON _stream.no = _batch.stream WHERE held > 0 AND covered = 0",
+    )
+    for scope_no, scope, tbl, key, identity, register, element, time, raw, origin in rows:
+        table = registry.by_number.get(tbl)
+        write = Write(unpack_value(raw), time, origin, frozenset())
+        if table is None or number != conflict_number(
+            scope, table.name, key, identity, label_of(register, element), [write]
+        ):
+            continue
+        written = insertable_registers(connection, context, table, scope_no, unit_of(scope), [key])
+        loaded, heads = load_keys(connection, table, scope_no, unit_of(scope), [key], written, {})
+        return next(each for each in _held_in(table, scope, key, loaded[key], heads) if each.number == number)
+    return None
 
 
 def _held_in(table: Table, scope: str, key: str, loaded: LoadedKey, heads: Mapping[int, Head]) -> Iterator[HeldValue]:
@@ -137,25 +158,26 @@ def _judge_keys(connection: Connection, context: Context, table: Table, number: 
     written = insertable_registers(connection, context, table, number, unit, keys)
     loaded, heads = load_keys(connection, table, number, unit, keys, written, {})
     saver = KeySaver(table, number, unit, {head: no for no, head in heads.items()}, context.now_ms())
-    seen = lru_cache(maxsize=None)(lambda dot: seen_at(connection, dot))
-    touched = False
-    for key in keys:
-        changed = False
-        for identity, place, write in loaded[key].held:
-            register = table.register(place[0])
-            if write.held is Hold.CODE and _is_known(connection, unit, register, write.value):
-                state = loaded[key].states[identity]
-                vector = Vector()
-                for dot in write.dots:
-                    vector = vector.updated(seen(dot))
-                state.writes[place] = admitted(state.writes[place], write, vector)
-                changed = True
-        if changed:
-            # What is held no longer is no loss: the journal has nothing to say.
-            loaded[key].held = [each for each in loaded[key].held if each[2].held is not Hold.CODE]
-            saver.add(key, project(table, scope, key, loaded[key].states), loaded[key], None)
-            touched = True
-    if touched:
+    known = [
+        (key, identity, place, write)
+        for key in keys
+        for identity, place, write in loaded[key].held
+        if write.held is Hold.CODE and _is_known(connection, unit, table.register(place[0]), write.value)
+    ]
+    rivalled = [each for each in known if len(loaded[each[0]].states[each[1]].writes[each[2]]) > 1]
+    seen = all_seen_at(connection, {dot for each in rivalled for dot in each[3].dots})
+    for key, identity, place, write in known:
+        state = loaded[key].states[identity]
+        vector = Vector()
+        for dot in write.dots:
+            vector = vector.updated(seen.get(dot, Vector()))
+        state.writes[place] = admitted(state.writes[place], write, vector)
+    for key in sorted({each[0] for each in known}):
+        # What is shown now is no loss: of that the journal has nothing to say.
+        shown_now = {each[1:] for each in known if each[0] == key}
+        loaded[key].held = [each for each in loaded[key].held if each not in shown_now]
+        saver.add(key, project(table, scope, key, loaded[key].states), loaded[key], None)
+    if known:
         saver.save(connection)
 
 

@@ -7,7 +7,7 @@ not those that were stored is left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -176,18 +176,26 @@ def values_without(
 
 def seen_at(connection: Connection, head: Head) -> Vector:
     """All that the writer of a stored batch had merged, its own earlier batches included."""
-    row = find_stream(connection, head.stream)
-    seen = Vector()
-    if row is None:
-        return seen
-    for seq in range(1, head.seq + 1):
-        found = batch_at(connection, row.no, seq)
-        if found is None:
-            break
-        seen = seen.updated(found[2].header.seen_delta)
-        if seq < head.seq:
-            seen = seen.updated([found[2].head])
-    return seen
+    return all_seen_at(connection, [head])[head]
+
+
+def all_seen_at(connection: Connection, heads: Iterable[Head]) -> dict[Head, Vector]:
+    """The same for several batches: each stream is walked once, up to the last of them."""
+    found = {head: Vector() for head in heads}
+    places: dict[StreamId, dict[int, Head]] = {}
+    for head in found:
+        places.setdefault(head.stream, {})[head.seq] = head
+    for stream, wanted in places.items():
+        row, seen = find_stream(connection, stream), Vector()
+        for seq in range(1, max(wanted) + 1 if row is not None else 1):
+            stored = None if row is None else batch_at(connection, row.no, seq)
+            if stored is None:
+                break
+            seen = seen.updated(stored[2].header.seen_delta)
+            if seq in wanted:
+                found[wanted[seq]] = seen
+            seen = seen.updated([stored[2].head])
+    return found
 
 
 def _writes_of(register: Register, entry: EntryView, dot: Head, inserts: bool) -> Iterator[tuple[str, Write]]:
