@@ -17,6 +17,7 @@ from node.storage.review import conflicts
 from sync_engine.merge import TWIN
 from sync_engine.registry import parse_registry
 from tests.forging import PERSON, Stream, deletes, rows
+from tests.pki import Tree
 from tests.test_digest import digest
 from tests.test_sealing import insert, shift
 from tests.world import SHIPPED, World, WorldNode
@@ -178,7 +179,7 @@ def test_whatever_an_origin_seals_two_nodes_make_the_same_of_it(
 ) -> None:
     usual = _TableApply._general_keys
     ends = []
-    world = make()
+    world = make(tree=Tree())
     stream = Stream(world, VANG)
     people = [(key, 10, {**PERSON, "note": "old"}) for key in "01"]
     batches = [stream.batch(rows(MEMBER, *people, new=True)), stream.batch(*sections())]

@@ -112,6 +112,13 @@ NEVER_BRAKES = BrakeRule(share=1.0)
 """Tests change most of a few rows at once."""
 
 
+FRESH = Tree()
+"""Stands for a tree of the world's own."""
+
+TEMPLATES: dict[tuple[str, int, int, str], tuple[Tree, dict[str, bytes], Any]] = {}
+"""What a first ``node(unit)`` makes: the tree, the files by unit, and chance as it is left."""
+
+
 @dataclass
 class World:
     folder: Path
@@ -119,7 +126,7 @@ class World:
     seed: int = 1
     now: int = 1_800_000_000_000
     brake: BrakeRule = NEVER_BRAKES
-    tree: Tree = field(default_factory=Tree)
+    tree: Tree = field(default_factory=lambda: FRESH)
     nodes: dict[str, WorldNode] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -127,13 +134,30 @@ class World:
 
     def node(self, unit: str) -> WorldNode:
         """The node of a unit, its ancestors' made first."""
+        if not self.nodes and self.tree is FRESH:
+            self._plant(unit)
         if unit not in self.nodes:
             self.nodes[unit] = self._make(unit)
         return self.nodes[unit]
 
-    def _make(self, unit: str) -> WorldNode:
-        above = parent_of(unit)
-        parent = None if above is None else self.node(above)
+    def _plant(self, unit: str) -> None:
+        """A path made before is copied, keys and all: its making takes longer than most tests."""
+        what = (self.registry, self.seed, self.now, unit)
+        if what in TEMPLATES:
+            self.tree, files, chance = TEMPLATES[what]
+            self.rng.setstate(chance)
+            for each, data in files.items():
+                (self.folder / f"{each}.db").write_bytes(data)
+                self.nodes[each] = self._open(each)
+            return
+        self.tree = Tree()
+        self.nodes[unit] = self._make(unit)
+        for node in self.nodes.values():
+            node.engine.dispose()  # the last connection that closes leaves one whole file
+        files = {each: node.path.read_bytes() for each, node in self.nodes.items()}
+        TEMPLATES[what] = (self.tree, files, self.rng.getstate())
+
+    def _open(self, unit: str) -> WorldNode:
         made = self.tree.node(unit, EPOCH)
         context = Context(
             unit=UnitPath(unit),
@@ -145,12 +169,17 @@ class World:
             brake=self.brake,
         )
         path = self.folder / f"{unit}.db"
-        node = WorldNode(unit, context, open_engine(path), path, made.path[0])
+        return WorldNode(unit, context, open_engine(path), path, made.path[0])
+
+    def _make(self, unit: str) -> WorldNode:
+        above = parent_of(unit)
+        parent = None if above is None else self.node(above)
+        node = self._open(unit)
         with node.write() as connection:
-            open_database(connection, context)
-            keep_path(connection, made.path, self.tree.tree_id)
+            open_database(connection, node.context)
+            keep_path(connection, self.tree.node(unit, EPOCH).path, self.tree.tree_id)
             if parent is None:
-                publish_root(connection, context, parse_registry(self.registry), unit, starter_catalog())
+                publish_root(connection, node.context, parse_registry(self.registry), unit, starter_catalog())
         if parent is not None:
             with parent.write() as connection:
                 execute(connection, "INSERT OR IGNORE INTO _writable_unit (unit) VALUES (?)", (unit,))
