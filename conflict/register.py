@@ -27,13 +27,11 @@ def add_write(kept: frozenset[Write], new: Write, seen: Vector) -> frozenset[Wri
     nothing out that might still be shown: it covers it. So what is kept is every write that may be shown (now, or once
     its code is known) and that no shown one has seen, and the register, which is every write that no other has seen.
     """
-    left = set()
-    for write in kept:
-        if not seen.saw(write):
-            left.add(write)
-        elif new.held and (not write.held or write.held is Hold.CODE):
-            left.add(replace(write, covered=True))
-    twin = next((write for write in left if same_edit(write, new)), None)
+    unseen = {write for write in kept if not seen.saw(write)}
+    left = set(unseen)
+    if new.held:
+        left |= {replace(write, covered=True) for write in kept - unseen if write.held in (Hold.NONE, Hold.CODE)}
+    twin = next((write for write in unseen if same_edit(write, new)), None)
     if twin is not None:
         return frozenset(left - {twin} | {replace(twin, dots=twin.dots | new.dots)})
     return frozenset(left | {new})
@@ -51,8 +49,12 @@ def showable(kept: Iterable[Write]) -> list[Write]:
 
 def admitted(kept: frozenset[Write], write: Write, seen: Vector) -> frozenset[Write]:
     """What is kept once a held write may be shown after all (its code is known now). ``seen`` is what that write's
-    batch had merged."""
+    batch had merged, without the batch itself: of its own entries a later one has seen the earlier ones."""
     if write not in kept:
         return kept  # another that has become known had seen it
-    left = {each for each in kept if each is write or not seen.saw(each)}
-    return frozenset(left - {write} | {replace(write, held=Hold.NONE)})
+    left = {
+        each
+        for each in kept - {write}
+        if not seen.saw(each) and not (each.dots & write.dots and each.time < write.time)
+    }
+    return frozenset(left | {replace(write, held=Hold.NONE)})

@@ -32,6 +32,7 @@ from node.storage.setup import open_database
 from node.timetable import NextCall
 from sync_engine.chunks import SALT_BYTES
 from sync_engine.errors import Fenced, RuleBroken
+from sync_engine.names import CATALOG
 
 log = structlog.get_logger()
 
@@ -102,9 +103,12 @@ class Node:
     async def seal_next(self) -> bool:
         """Seal one batch; False when nothing was pending."""
         sealed = await self.database.write_late(seal_next, self.context)
-        if sealed is not None and sealed.braked and sealed.head is not None:
+        if sealed is not None and sealed.head is not None:
             scope = sealed.head.stream.scope
-            log.warning("brake pulled", scope=scope, seq=sealed.head.seq, hint="'dongbo status' says what to do")
+            if sealed.braked:
+                log.warning("brake pulled", scope=scope, seq=sealed.head.seq, hint="'dongbo status' says what to do")
+            if scope.endswith(CATALOG):
+                await self.apply_ready()  # values may have waited for a code that was entered here
         return sealed is not None
 
     async def digest(self, scope: str) -> ScopeDigest | None:

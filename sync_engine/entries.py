@@ -22,7 +22,7 @@ from conflict.values import TIME_MAX, Hold
 from sync_engine import chunks
 from sync_engine.batch import DECISION, Column, SectionHeader, SectionKind
 from sync_engine.errors import LimitExceeded, Malformed
-from sync_engine.fields import check_column, column_decoder_type, rule_breaks
+from sync_engine.fields import check_column, column_decoder_type
 from sync_engine.limits import SET_BYTES_MAX
 from sync_engine.registry import FieldType, Register, Table
 
@@ -91,9 +91,16 @@ class Entries:
     def hold(self, register: str, at: int) -> Hold:
         """Why what entry ``at`` writes to a register is not shown. An insert may set what its origin may not edit."""
         broken = self.broken.get(register, {}).get(at, Hold.NONE)
-        if broken is not Hold.RULE and register in self.barred and not self.is_new(at):
+        if broken in (Hold.NONE, Hold.CODE) and register in self.barred and not self.is_new(at):
             return Hold.RIGHT
         return broken
+
+    def inserts_naming(self, register: Register) -> list[int]:
+        """The inserts that name a value of a register, which nothing is not."""
+        columns = [self.columns[each.name] for each in register.fields]
+        return [
+            at for at in range(len(self)) if self.is_new(at) and any(column[at] not in (None, []) for column in columns)
+        ]
 
     def decision(self, at: int) -> Decision | None:
         return None if self.decisions is None else self.decisions[at]
@@ -242,16 +249,7 @@ def _read_register(reader: _Reader, entries: Entries, register: Register) -> str
             if each.type is FieldType.SET and [] in values:
                 raise Malformed(f"column {each.name} has an empty set, which is written as nothing")
             entries.columns[each.name] = values
-            _judge(entries, register, rule_breaks(each, values))
     return register.name if withheld else ""
-
-
-def _judge(entries: Entries, register: Register, places: Sequence[int]) -> None:
-    """Hold the values that break their field's rule, where their entry writes that field at all."""
-    bit = 0 if entries.masks is None else 1 << entries.registers.index(register)
-    for at in places:
-        if entries.masks is None or entries.masks[at] & bit:
-            entries.broken.setdefault(register.name, {})[at] = Hold.RULE
 
 
 class _Reader:

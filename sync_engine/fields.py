@@ -280,17 +280,18 @@ def rule_breaks(field: Field, values: list[Any]) -> list[int]:
     """The places of values that are well formed and break the field's rule: nothing where something is required, a
     value that is not among those listed, a number with other than so many digits. Such a value stops nobody: it is
     held."""
-    if field.type in (FieldType.ENUM, FieldType.INT) and field.values:
-        listed = set(field.values)
-        wrong = set(values) - listed
-    elif field.type is FieldType.TEXT and field.digits:
-        wrong = {each for each in set(values) if each is not None and not _is_number(each, field.digits)}
-    elif field.required:
-        wrong = {None, ""} if None in values or "" in values else set()
+    if field.type is FieldType.SET or not (field.values or field.digits):
+        return (
+            [at for at, value in enumerate(values) if not value and value in (None, "", [], b"")]
+            if field.required
+            else []
+        )
+    distinct = set(values)
+    if field.digits:
+        wrong = {each for each in distinct if each is not None and not _is_number(each, field.digits)}
     else:
-        return []
-    if not field.required:
-        wrong.discard(None)
+        wrong = distinct - {*field.values, None}
+    wrong |= {None} if field.required and None in distinct else set()
     return [at for at, value in enumerate(values) if value in wrong] if wrong else []
 
 

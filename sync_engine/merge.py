@@ -224,8 +224,11 @@ def _merge_insert(table: Table, state: RowState | None, entry: EntryView, batch:
     for register in table.registers:
         earlier = {} if state is None else state.register(register)
         if register.name not in batch.insertable or (again and register.name in entry.barred):
+            if register.name in batch.insertable and not earlier:
+                # A register that holds nothing yet must not be taken for one that this insert has emptied.
+                earlier = {"": frozenset({replace(base, held=Hold.RIGHT, covered=True)})}
             fresh.put(register, earlier)
-            if register.name in batch.insertable and _says_something(register, entry):
+            if register.name in entry.values and _says_something(register, entry):
                 barred = replace(entry, held={register.name: Hold.RIGHT})
                 fresh.put(register, _added(register, earlier, entry.values[register.name], barred, batch, seen))
             continue
@@ -347,8 +350,11 @@ def _is_present(writes: frozenset[Write]) -> bool:
 
 
 def _conflicts(table: Table, scope: str, key: str, state: RowState) -> Iterable[Conflict]:
+    """The conflicts of one row. The fields of a deleted one ask nothing of anybody; they do again if it comes back."""
     if len(state.alive) > 1 and is_conflict(state.alive):
         yield _conflict(table, scope, key, state, ALIVE, table.delete, state.alive, Policy.UNION, ())
+    if not is_alive(table, state):
+        return
     for (name, element), kept in state.writes.items():
         writes = rivals(kept) if len(kept) > 1 else kept
         if len(writes) > 1 and is_conflict(writes):

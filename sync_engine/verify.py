@@ -7,15 +7,17 @@ or at who delivered the bytes; the same batch is judged alike on every node.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
-from conflict.values import StreamId, level_of
-from sync_engine.batch import DECISION, SealedBatch, field_columns
+from conflict.values import Hold, StreamId, level_of
+from sync_engine.batch import DECISION, SealedBatch, SectionHeader, SectionKind, field_columns
 from sync_engine.certificates import Certified, check_signature
 from sync_engine.entries import Entries, decode_section
 from sync_engine.errors import BadSignature, Malformed, NotYet, OutOfScope, WrongTree
+from sync_engine.fields import rule_breaks
 from sync_engine.names import is_held_by, may_write, unit_of
-from sync_engine.registry import Registry
+from sync_engine.registry import Register, Registry
 
 PERSONAL = frozenset({"_by", DECISION})
 """Columns that tell of persons beside a row: they go to those who may read more of its table than keys."""
@@ -83,6 +85,18 @@ def check_complete(batch: SealedBatch, registry: Registry | None, level: int) ->
         raise NotYet(f"registry version {batch.header.registry_version[0]} must be here before this batch is taken")
 
 
+def check_readable(batch: SealedBatch, level: int) -> None:
+    """While the header's registry version has not come, a level that may not read everything cannot tell whether it may
+    read what a relay has passed on. Raises NotYet: nothing of it may come near a disk."""
+    fields = any(field_columns(described) & set(section) for described, section in _sections(batch))
+    if fields and level < level_of(unit_of(batch.header.stream.scope)) - 1:
+        raise NotYet(f"registry version {batch.header.registry_version[0]} must be here before this batch is taken")
+
+
+def _sections(batch: SealedBatch) -> Iterable[tuple[SectionHeader, Mapping[int, bytes]]]:
+    return zip(batch.header.sections, batch.chunks, strict=True)
+
+
 def decode(batch: SealedBatch, registry: Registry) -> list[Entries]:
     """The batch's entries. ``registry`` is the header's version. Raises Malformed, OutOfScope or LimitExceeded.
 
@@ -102,14 +116,29 @@ def decode(batch: SealedBatch, registry: Registry) -> list[Entries]:
         if not table.may_read_rows(level_of(header.stream.origin), level_of(unit_of(header.stream.scope))):
             raise OutOfScope("a batch changes rows of which its origin may know the keys only")
         entries = decode_section(described, chunk, table)
-        mark_barred(entries, header.stream)
+        judge(entries, header.stream)
         found.append(entries)
     return found
 
 
-def mark_barred(entries: Entries, stream: StreamId) -> None:
-    """Say which registers the stream's origin has no right to edit, in the registry version of its batch."""
+def judge(entries: Entries, stream: StreamId) -> None:
+    """Say what of a section is held for ever: what its origin has no right to write, in the registry version of its
+    batch, and values that break their field's rule."""
     level, unit_level, table = level_of(stream.origin), level_of(unit_of(stream.scope)), entries.table
     entries.barred = frozenset(
         register.name for register in table.registers if not table.may_change(register, level, unit_level)
     )
+    for bit, register in enumerate(entries.registers):
+        if entries.kind is not SectionKind.ROWS or register.name in entries.withheld:
+            continue
+        if not table.may_read(register, level, unit_level):
+            _hold(entries, register, bit, Hold.RIGHT, entries.inserts_naming(register))
+        for each in register.fields if not register.is_union else ():
+            _hold(entries, register, bit, Hold.RULE, rule_breaks(each, entries.columns[each.name]))
+
+
+def _hold(entries: Entries, register: Register, bit: int, hold: Hold, places: Iterable[int]) -> None:
+    """Hold what entries write to a register, where they write it at all."""
+    for at in places:
+        if entries.masks is None or entries.masks[at] >> bit & 1:
+            entries.broken.setdefault(register.name, {})[at] = hold

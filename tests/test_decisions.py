@@ -114,6 +114,23 @@ def test_a_delete_beside_an_edit_is_settled_either_way(world: World, keep: bool,
     assert [journal(world.node(unit), only_open=True) for unit in ALL] == [[], [], []]
 
 
+def test_a_deleted_row_asks_nothing_more_and_no_decision_brings_it_back(world: World) -> None:
+    both(world, "status", "probationary", "official")
+    world.node(HUE).sql("UPDATE member SET birth_date = '1951' WHERE id = '1'")
+    world.node(ROOT).sql("UPDATE member SET birth_date = '1952' WHERE id = '1'")
+    world.node(VANG).sql("DELETE FROM member WHERE id = '1'")
+    alike(world)
+    waits = {each["field"]: each for each in journal(world.node(VANG), only_open=True)}
+    assert waits.keys() == {"identity", "_alive"}
+    delete = next(each["n"] for each in waits["_alive"]["writes"] if not each["value"])
+    decide(world, VANG, waits["_alive"]["id"], keep=delete)
+    assert [world.node(unit).look(open_count) for unit in ALL] == [0, 0, 0]
+    for entry in journal(world.node(HUE)):
+        if entry["field"] in ("identity", "status"):
+            decide(world, HUE, entry["id"], keep=1)
+    assert shown(world, "id") == set()
+
+
 def test_what_a_policy_settled_can_be_overturned_and_overturned_again(world: World) -> None:
     both(world, "status", "probationary", "official")
     assert shown(world, "status") == {"official"}

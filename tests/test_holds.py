@@ -234,6 +234,19 @@ def test_a_decision_travels_with_its_reason(world: World, decide: Any, card: str
         )
 
 
+@pytest.mark.parametrize("decide", [release, refuse])
+def test_a_decision_about_a_held_value_brings_no_deleted_row_back(world: World, decide: Any) -> None:
+    insert(world.node(VANG), occupation="phi-cong")
+    alike(world)
+    world.node(VANG).sql("DELETE FROM member WHERE id = '1'")
+    alike(world)
+    (found,) = world.node(HUE).look(quarantine)
+    world.node(HUE).rewrite(decide, found["id"], None, None)
+    alike(world)
+    assert [world.node(unit).sql("SELECT id FROM member") for unit in ALL] == [[], [], []]
+    assert [held(world.node(unit)) for unit in ALL] == [[], [], []]
+
+
 def test_an_unknown_code_may_be_released_by_hand(world: World) -> None:
     insert(world.node(VANG), occupation="phi-cong")
     alike(world)

@@ -169,6 +169,11 @@ def test_what_belongs_to_one_record_comes_together_oldest_first() -> None:
     assert [each["id"] for each in in_order(found)] == [2, 4, 3, 1]
 
 
+def test_whether_a_record_stands_is_asked_before_its_fields() -> None:
+    found = [birth_date(1, noted_ms=NOON), delete_beside_edit(2, noted_ms=NOON + 1)]
+    assert [each["id"] for each in in_order(found)] == [2, 1]
+
+
 # --- back and forth ---
 
 

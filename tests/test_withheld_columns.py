@@ -59,15 +59,20 @@ def test_a_stripped_batch_is_not_taken_before_its_version_tells_what_it_may_lack
     assert root.sql("SELECT note, nick_name FROM member") == [("x", None)]
 
 
-def test_a_whole_batch_is_kept_before_its_version_comes(world: World) -> None:
-    root = world.node(ROOT)
-    newer, stream = of_version(AWARDS, world, root)
+def test_a_whole_batch_is_kept_before_its_version_comes_by_those_who_may_read_it_whatever_it_is(world: World) -> None:
+    hue, root = world.node(HUE), world.node(ROOT)
+    newer, stream = of_version(AWARDS, world, hue)
+    stream.certify(root)
     made = stream.batch(rows(newer.tables["member"], ("1", 10, {**PERSON, "nick_name": "Út"}), new=True))
-    assert root.take(made.data) is Taken.WAITING
-    assert waits_for(root) == (1, {"registry version 2 (it has not come yet)"})
+    assert hue.take(made.data) is Taken.WAITING
+    assert waits_for(hue) == (1, {"registry version 2 (it has not come yet)"})
+    with pytest.raises(NotYet, match="registry version 2 must be here"):
+        root.take(made.data)
     publish(world)
-    root.apply_ready()
-    assert root.sql("SELECT nick_name FROM member") == [("Út",)]
+    world.sync(HUE)
+    world.sync(HUE)
+    for node in (hue, root):
+        assert node.sql("SELECT nick_name FROM member") == [("Út",)]
 
 
 def test_a_session_goes_on_without_a_stream_that_cannot_be_judged(world: World) -> None:

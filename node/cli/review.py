@@ -95,7 +95,8 @@ class Item:
 
 
 def in_order(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Oldest first, and what belongs to one record together: a clerk takes the paper out once."""
+    """Oldest first, and what belongs to one record together: a clerk takes the paper out once. First whether it stands:
+    to settle one of its fields says that it does."""
     oldest: dict[tuple[str, str, str], int] = {}
     for each in found:
         record = (each["table"], each["unit"], each["key"])
@@ -107,6 +108,7 @@ def in_order(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
             each["table"],
             each["unit"],
             each["key"],
+            each["field"] != ALIVE,
             each["noted_ms"],
             each["id"],
         ),

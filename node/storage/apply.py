@@ -146,7 +146,8 @@ class _TableApply:
         batch = (self.incoming.no, self.incoming.head.stream.origin)
         for part in self.parts:
             for at in range(len(part.decisions or ())):
-                note_decision(self.connection, self.table, self.scope_no, batch, view(part, at))
+                place = (self.scope_no, self.table, part.ids[at])
+                note_decision(self.connection, place, batch, view(part, at))
 
     # --- which keys need a look ---
 
@@ -240,8 +241,9 @@ class _TableApply:
         ids = self._picked(rows.ids, places)
         if not self.incoming.own:
             names, columns = ["unit", "id"], [repeat(self.unit, len(ids)), ids]
+            writes = insertable(self.context, self.incoming.registry, self.incoming.head, self.table.name, self.unit)
             for register in rows.registers:
-                if register.name not in rows.withheld:
+                if register.name not in rows.withheld and register.name in writes:
                     for each in register.fields:
                         names.append(each.name)
                         columns.append(to_sql(each, list(self._picked(rows.columns[each.name], places))))

@@ -8,7 +8,7 @@ at one node that another has shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sqlalchemy import Connection
 
@@ -16,7 +16,7 @@ from conflict.values import Hold
 from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
 from node.storage.meta import set_meta
 from sync_engine.batch import SectionKind
-from sync_engine.entries import Act, Entries
+from sync_engine.entries import Entries
 from sync_engine.names import CATALOG, path_of, unit_of
 from sync_engine.registry import Field, FieldType, Register, Registry, Table
 
@@ -66,9 +66,8 @@ def _hold_column(
         return
     broken = entries.broken.setdefault(entries.registers[bit].name, {})
     for at, code in enumerate(column):
-        decision = entries.decision(at)
-        released = decision is not None and decision.act is Act.RELEASE
-        if code in unknown and not released and (entries.masks is None or entries.masks[at] >> bit & 1):
+        decided = entries.decision(at) is not None  # a person has looked at this very value
+        if code in unknown and not decided and (entries.masks is None or entries.masks[at] >> bit & 1):
             broken.setdefault(at, Hold.CODE)
 
 
@@ -78,30 +77,35 @@ def catalogues(registry: Registry) -> list[Table]:
 
 
 def note_codes(connection: Connection, registry: Registry, scope: str, sections: Sequence[Entries]) -> None:
-    """Remember the codes that a catalogue's batch has brought, and that some held values may be waiting for them."""
+    """Remember the codes that a catalogue's batch has brought, shown or not, and that held values may be waiting for
+    them."""
     if not scope.endswith(CATALOG):
         return
     unit, names = unit_of(scope), {table.name for table in catalogues(registry)}
-    count = 0
+    brought: set[tuple[str, str, str]] = set()
     for entries in sections:
         if entries.table.name in names and entries.kind is SectionKind.ROWS:
-            count += execute(
-                connection,
-                'INSERT OR IGNORE INTO _code (kind, code, unit) SELECT "kind", "code", "unit"'
-                f" FROM {quoted(entries.table.name)} WHERE unit = ? AND id {IN_LIST}"
-                ' AND "kind" IS NOT NULL AND "code" IS NOT NULL',
-                (unit, in_list(set(entries.ids))),
-            ).rowcount
-            count += _note_hidden(connection, unit, entries)
+            brought |= {(kind, code, unit) for kind, code in _pairs(connection, unit, entries) if kind and code}
+    rows = sorted(brought)
+    count = bulk(connection, "INSERT OR IGNORE INTO _code (kind, code, unit) VALUES (?, ?, ?)", rows) if rows else 0
     waits = "SELECT 1 FROM _write WHERE held > 0 AND held = ? LIMIT 1"
     if count and execute(connection, waits, (int(Hold.CODE),)).scalar() is not None:
         set_meta(connection, CODES_CAME, '[0, 0, ""]')
 
 
-def _note_hidden(connection: Connection, unit: str, entries: Entries) -> int:
-    """Codes that the catalogue's table does not show, because another row or another value of it is shown."""
-    if entries.new is None:
-        return 0
-    columns = [entries.columns.get(name, [None] * len(entries)) for name in ("kind", "code")]
-    rows = [(kind, code, unit) for kind, code in zip(*columns, strict=True) if kind and code]
-    return bulk(connection, "INSERT OR IGNORE INTO _code (kind, code, unit) VALUES (?, ?, ?)", rows) if rows else 0
+def _pairs(connection: Connection, unit: str, entries: Entries) -> Iterator[tuple[str | None, str | None]]:
+    """(kind, code) after each entry: what it does not write, its row has."""
+    rows = execute(
+        connection,
+        f'SELECT id, "kind", "code" FROM {quoted(entries.table.name)} WHERE unit = ? AND id {IN_LIST}',
+        (unit, in_list(sorted(set(entries.ids)))),
+    )
+    there = {key: (kind, code) for key, kind, code in rows}
+    for at, key in enumerate(entries.ids):
+        written = {register.name for register in entries.written(at)}
+        own = there.get(key, (None, None))
+        kind, code = (
+            entries.columns[name][at] if entries.table.register_of(name).name in written else own[place]
+            for place, name in enumerate(("kind", "code"))
+        )
+        yield kind, code

@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from conflict.values import TIME_MAX, Head, StreamId, Value, Write, level_of
+from conflict.register import rivals
+from conflict.values import TIME_MAX, Head, Hold, StreamId, Value, Write, level_of
 from node.storage.apply import insertable_registers
 from node.storage.context import Context
 from node.storage.engine import execute, quoted
-from node.storage.held import HeldValue, find_held, shown_beside
+from node.storage.held import HeldValue, find_held, is_known, shown_beside
 from node.storage.inbox import seal_remainder
 from node.storage.journal import OPEN
 from node.storage.registers import load_keys, unpack_value
@@ -28,7 +29,7 @@ from sync_engine.batch import SectionKind
 from sync_engine.entries import ID_CHARS_MAX, Act, Decision, Entries
 from sync_engine.errors import BadInput
 from sync_engine.fields import normalise, rule_breaks, to_sql
-from sync_engine.merge import ALIVE, TWIN, RowState, shown_row
+from sync_engine.merge import ALIVE, TWIN, RowState, is_alive, shown_row
 from sync_engine.names import unit_of
 from sync_engine.registry import Field, Register, Table
 from sync_engine.seal import Folder, Noted, section_of
@@ -90,6 +91,7 @@ def resolve(connection: Connection, context: Context, choice: Choice) -> dict[st
             f"a unit of this level may not change {place.table.name}.{place.field}",
             hint="the levels that may are told by 'dongbo registry show'; the conflict stands in their queue",
         )
+    _check_current(connection, place)
     decision = Decision(act, choice.number, choice.why)
     if place.field == TWIN:
         value: Any = _rename(connection, context, place, choice, decision)
@@ -98,9 +100,26 @@ def resolve(connection: Connection, context: Context, choice: Choice) -> dict[st
         _seal_alive(connection, context, place, bool(value), choice.by, decision)
     else:
         value = _kept_value(place, choice) if choice.keep is not None else _typed_value(place, choice)
+        _check_value(connection, place, value, typed=choice.keep is None)
         _seal_value(connection, context, place, value, choice.by, decision)
     told = {"number": choice.number, "table": place.table.name, "key": place.key, "unit": place.unit}
     return {**told, "field": place.field, "value": value, "overturned": act is Act.OVERTURN}
+
+
+def _check_current(connection: Connection, place: Place) -> None:
+    """What has ended is overturned where nothing newer waits in its place. Raises NotDecided."""
+    if place.is_open:
+        return
+    if place.field == TWIN:
+        raise NotDecided("nobody waits for an id there any more: it was given, or the record is gone")
+    newer = execute(
+        connection,
+        "SELECT number FROM _conflict WHERE live = 1 AND state = 'open' AND number <> ?"
+        " AND scope = ? AND tbl = ? AND id = ? AND identity = ? AND field = ?",
+        (place.number, place.scope_no, place.table.number, place.key, place.state.identity, place.field),
+    ).scalar()
+    if newer is not None:
+        raise NotDecided(f"conflict {place.number} is past, and {newer} waits in its place", hint=f"look at {newer}")
 
 
 def may_settle(table: Table, field: str, level: int, unit: str) -> bool:
@@ -149,6 +168,23 @@ def _kept_value(place: Place, choice: Choice) -> Value:
     return unpack_value(msgspec.msgpack.encode(place.writes[choice.keep - 1][0]))
 
 
+def _check_value(connection: Connection, place: Place, value: Value, *, typed: bool) -> None:
+    """Raises NotDecided for a value that its field does not admit, or a typed code that is in no list here."""
+    register = place.register
+    if breaks_rule(register, value):
+        raise NotDecided("this value breaks the rule of its field", hint="use --value with a right one")
+    if typed and not is_known(connection, place.unit, register, value):
+        raise NotDecided("this code is in no list here", hint="enter it in the catalogue first, or choose another")
+
+
+def breaks_rule(register: Register, value: Value) -> bool:
+    """Whether a value is none that its field admits."""
+    if register.is_union:
+        return False
+    values = value if register.is_group and isinstance(value, tuple) else (value,)
+    return any(rule_breaks(each, [one]) for each, one in zip(register.fields, values, strict=True))
+
+
 def _typed_value(place: Place, choice: Choice) -> Value:
     """A value as a person typed it. A group's fields that were not typed keep what is shown."""
     register = place.register
@@ -184,7 +220,7 @@ def release(connection: Connection, context: Context, number: int, by: str | Non
     """Show a held value after all. Raises NotDecided, SealFirst or Fenced."""
     seal_remainder(connection, context)
     held = _held(connection, context, number)
-    if rule_breaks_of(held):
+    if breaks_rule(held.register, held.write.value):
         raise NotDecided(
             "this value breaks the rule of its field, so no table may show it",
             hint=f"'dongbo quarantine refuse {number}', or correct the field",
@@ -201,15 +237,11 @@ def refuse(connection: Connection, context: Context, number: int, by: str | None
         kept = bool(kept)
     elif kept is None and held.register.is_group:
         kept = tuple(None for _ in held.register.fields)
+    if breaks_rule(held.register, kept):
+        raise NotDecided(
+            "nothing right is there to be shown instead", hint="correct the field: that refuses it as well"
+        )
     return _decide(connection, context, held, kept, by, Decision(Act.REFUSE, number, why))
-
-
-def rule_breaks_of(held: HeldValue) -> bool:
-    """Whether a held value is none that its field admits."""
-    if held.register.is_union:
-        return False
-    values = held.write.value if held.register.is_group and isinstance(held.write.value, tuple) else (held.write.value,)
-    return any(rule_breaks(each, [value]) for each, value in zip(held.register.fields, values, strict=True))
 
 
 def _held(connection: Connection, context: Context, number: int) -> HeldValue:
@@ -260,7 +292,8 @@ def _seal_value(
 ) -> None:
     register = place.register
     kept = [write for writes in place.state.register(register).values() for write in writes]
-    entries = _entries(place, SectionKind.ROWS, _time_after(context, kept), by, decision)
+    time = _time_after(context, [*kept, *place.state.alive])
+    entries = _entries(place, SectionKind.ROWS, time, by, decision)
     entries.registers = (register,)
     if register.is_union:
         name, element = register.fields[0].name, place.field.partition(":")[2]
@@ -269,7 +302,10 @@ def _seal_value(
         values = value if register.is_group and isinstance(value, tuple) else (value,)
         for each, one in zip(register.fields, values, strict=True):
             entries.columns[each.name] = [list(one) if isinstance(one, tuple) else one]
-    _seal(connection, context, place, [entries])
+    sections = [entries]
+    if not is_alive(place.table, place.state):  # an edit says that its row is there; a decision about a field does not
+        sections.append(_entries(place, SectionKind.DELETE, time, by, None))
+    _seal(connection, context, place, sections)
 
 
 def _seal_alive(
@@ -288,17 +324,32 @@ def _rename(connection: Connection, context: Context, place: Place, choice: Choi
     key = choice.new_id.strip() or made_up_id(context)
     _check_free(connection, place, key)
     table = place.table
-    row = shown_row(table, place.state)
+    row = shown_row(table, place.state) | _waiting_codes(place)
     sql = [to_sql(each, [row[each.name]])[0] for each in table.fields]
     folder, now = Folder(table), _time_after(context, list(place.state.alive))
     (identity,) = folder.prepare([[*sql, choice.by]])
-    drafts, _ = folder.fold(Noted(key, inserted=now), [*sql, choice.by], identity, ())
+    entered = Noted(key, inserted=context.now_ms() << 16)  # it replaces nothing: no other clock moves its time
+    drafts, _ = folder.fold(entered, [*sql, choice.by], identity, ())
     sections = [
         section_of(table, SectionKind.ROWS, drafts),
         _entries(place, SectionKind.DELETE, now, choice.by, decision),
     ]
     _seal(connection, context, place, sections)
     return key
+
+
+def _waiting_codes(place: Place) -> dict[str, Any]:
+    """Values that wait for a code go along, and wait there: nothing else of the row would tell of them."""
+    found: dict[str, Any] = {}
+    for register in place.table.registers:
+        waiting = [
+            each for each in rivals(place.state.register(register).get("", frozenset())) if each.held is Hold.CODE
+        ]
+        if waiting and not register.is_union:
+            value = max(waiting, key=lambda each: each.time).value
+            values = value if register.is_group and isinstance(value, tuple) else (value,)
+            found |= {each.name: one for each, one in zip(register.fields, values, strict=True)}
+    return found
 
 
 def made_up_id(context: Context) -> str:

@@ -122,7 +122,7 @@ def _digest_table(connection: Connection, context: Context, table: Table, scope:
                 for register in registers:
                     elements = state.register(register)
                     writes: Any = (
-                        [(element, statement(rivals(each))) for element, each in sorted(elements.items())]
+                        [(name, statement(left)) for name, each in sorted(elements.items()) if (left := rivals(each))]
                         if register.is_union
                         else statement(rivals(elements.get("", ())))
                     )

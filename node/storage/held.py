@@ -162,7 +162,7 @@ def _judge_keys(connection: Connection, context: Context, table: Table, number: 
         (key, identity, place, write)
         for key in keys
         for identity, place, write in loaded[key].held
-        if write.held is Hold.CODE and _is_known(connection, unit, table.register(place[0]), write.value)
+        if write.held is Hold.CODE and is_known(connection, unit, table.register(place[0]), write.value)
     ]
     rivalled = [each for each in known if len(loaded[each[0]].states[each[1]].writes[each[2]]) > 1]
     seen = all_seen_at(connection, {dot for each in rivalled for dot in each[3].dots})
@@ -181,7 +181,8 @@ def _judge_keys(connection: Connection, context: Context, table: Table, number: 
         saver.save(connection)
 
 
-def _is_known(connection: Connection, unit: str, register: Register, value: Value) -> bool:
+def is_known(connection: Connection, unit: str, register: Register, value: Value) -> bool:
+    """Whether all codes of a register's value are known for the rows of a unit."""
     values = value if register.is_group and isinstance(value, tuple) else (value,)
     return all(
         code is None or code in known_codes(connection, unit, each.kind or "", [str(code)])

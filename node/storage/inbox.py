@@ -55,7 +55,7 @@ from sync_engine.errors import BadCertificate, Malformed, RemoteFault, RuleBroke
 from sync_engine.frames import ForkProof
 from sync_engine.names import REGISTRY
 from sync_engine.registry import Registry
-from sync_engine.verify import check_admissible, check_complete, check_origin, check_signed, decode
+from sync_engine.verify import check_admissible, check_complete, check_origin, check_readable, check_signed, decode
 
 LOST_HISTORY = "a batch of this node came back that it does not have: it was restored from an older copy, or runs twice"
 
@@ -114,6 +114,8 @@ def verify(connection: Connection, context: Context, data: bytes) -> Verified:
         # A relay that withheld too little: nothing of it may come near a disk.
         own = for_peer(connection, context, context.unit, batch)
         batch = batch if own is batch.data else parse_batch(own)
+    elif batch.header.registry_version[0] not in context.unreadable:
+        check_readable(batch, context.level)  # what this software is too old for comes as its relay judged it
     return Verified(batch, None if registry is None else decoded(batch, registry))
 
 

@@ -22,7 +22,7 @@ from node.storage.context import Context
 from node.storage.engine import bulk, execute
 from sync_engine.batch import SectionKind
 from sync_engine.entries import Act
-from sync_engine.merge import TWIN, EntryView, MergedKey, RegisterKey, RowState
+from sync_engine.merge import ALIVE, TWIN, EntryView, MergedKey, RegisterKey, RowState
 from sync_engine.registry import Table
 
 OPEN, SETTLED, OVERTURNED, OVERWRITTEN, SUPERSEDED = "open", "settled", "overturned", "overwritten", "superseded"
@@ -122,17 +122,20 @@ class Journal:
                 *(number, self.scope_no, self.table.number, key, identity, field, policy, state, live),
                 writes,
                 self.now_ms,
+                None if live else self.now_ms,
             )
         )
 
     def save(self, connection: Connection) -> int:
         """Write everything; returns how many entries are new."""
-        bulk(connection, "UPDATE _conflict SET live = 0, state = ? WHERE no = ?", self.ended)
+        ended = [(state, self.now_ms, no) for state, no in self.ended]
+        bulk(connection, "UPDATE _conflict SET live = 0, state = ?, ended_ms = ? WHERE no = ?", ended)
         bulk(connection, "UPDATE _conflict SET writes = ? WHERE no = ?", self.told_anew)
         bulk(
             connection,
-            "INSERT INTO _conflict (number, scope, tbl, id, identity, field, policy, state, live, writes, noted_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO _conflict"
+            " (number, scope, tbl, id, identity, field, policy, state, live, writes, noted_ms, ended_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             self.fresh,
         )
         bulk(
@@ -145,33 +148,44 @@ class Journal:
 
 
 def note_decision(
-    connection: Connection, table: Table, scope_no: int, batch: tuple[int, str], entry: EntryView
+    connection: Connection, place: tuple[int, Table, str], batch: tuple[int, str], entry: EntryView
 ) -> None:
-    """Mark what a person decided with an entry. ``batch``: its local number, and its origin."""
-    decision, (no, unit) = entry.decision, batch
-    if decision is None:
+    """Mark what a person decided with an entry: of that row and that register alone, whatever number it names.
+    ``place``: the scope's number, the table, the id; ``batch``: its local number, and its origin."""
+    decision, (no, unit), (scope_no, table, key) = entry.decision, batch, place
+    written = _decided(table, entry)
+    if decision is None or written is None or entry.held:
         return
-    told = _PACK((decision.act.value, unit, no, entry.time, decision.why, _chosen(table, entry)))
+    field, value = written
+    told = _PACK((decision.act.value, unit, no, entry.time, decision.why, value))
     execute(
         connection,
         "UPDATE _conflict SET decided = ?, state = CASE WHEN live = 1 THEN state ELSE ? END"
-        " WHERE number = ? AND scope = ?",
-        (told, STATE_AFTER[decision.act], decision.number, scope_no),
+        " WHERE number = ? AND scope = ? AND tbl = ? AND id = ? AND identity = ? AND field = ?",
+        (told, STATE_AFTER[decision.act], decision.number, scope_no, table.number, key, entry.identity, field),
     )
 
 
-def _chosen(table: Table, entry: EntryView) -> Any:
-    """What a decision's edit writes: a row's being there where it names no register, an element's in a union."""
+def _decided(table: Table, entry: EntryView) -> tuple[str, Any] | None:
+    """(field as conflicts name it, value) of a decision's edit; None where the entry is none that a decision seals."""
+    if entry.decision is not None and entry.decision.act is Act.RENAME:
+        return (TWIN, None) if entry.kind is SectionKind.DELETE else None
     if not entry.values:
-        return entry.kind is SectionKind.ROWS
+        return ALIVE, entry.kind is SectionKind.ROWS
+    if entry.new or len(entry.values) > 1:
+        return None
     ((name, value),) = entry.values.items()
-    return bool(value[0]) if table.register(name).is_union else value
+    if not table.register(name).is_union:
+        return name, value
+    added, removed = value
+    both = [(element, True) for element in added] + [(element, False) for element in removed]
+    return (label_of(name, both[0][0]), both[0][1]) if len(both) == 1 else None
 
 
 def prune(connection: Connection, context: Context) -> None:
     """Forget what ended long ago. What is open stays, and what a register still holds."""
     execute(
         connection,
-        "DELETE FROM _conflict WHERE live = 0 AND noted_ms < ?",
+        "DELETE FROM _conflict WHERE live = 0 AND ended_ms < ?",
         (context.now_ms() - round(context.journal_days * DAY_MS),),
     )

@@ -132,11 +132,14 @@ def _found(connection: Connection, batch: Overwriting, recent: Sequence[int], id
 
 
 def _written(table: Table, entry: EntryView) -> Iterator[tuple[str, str, Value]]:
-    """(register, element, value) of one entry; an insert over a row that is there writes every register."""
+    """(register, element, value) of one entry; an insert over a row that is there writes every register that its origin
+    may edit. What is held replaces nothing."""
     if entry.kind is SectionKind.DELETE:
         yield ALIVE, "", False
         return
     for register in table.registers if entry.new else map(table.register, entry.values):
+        if register.name in entry.held or (entry.new and register.name in entry.barred):
+            continue
         if register.is_union:
             _added, removed = entry.values.get(register.name, ((), ()))
             yield from ((register.name, element, False) for element in removed)

@@ -7,7 +7,7 @@ not those that were stored is left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -17,9 +17,10 @@ from conflict.values import Head, Hold, StreamId, Value, Write
 from conflict.vector import Vector
 from node.storage.apply import insertable
 from node.storage.batches import batch_at, undamaged
+from node.storage.codes import hold_unknown
 from node.storage.context import Context
 from node.storage.engine import IN_LIST, execute, in_list
-from node.storage.registries import registry_of
+from node.storage.registries import current_registry, registry_of
 from node.storage.streams import find_stream, streams
 from sync_engine.batch import SealedBatch, SectionKind
 from sync_engine.entries import Entries
@@ -113,19 +114,23 @@ class _Lot:
 
     writes: list[tuple[Write, Vector]] = field(default_factory=list)
 
-    def add(self, write: Write, seen: Vector) -> None:
-        """Within a batch a later entry has seen the earlier ones."""
-        if self.writes and self.writes[-1][0].dots == write.dots:
-            self.writes.pop()
-        self.writes.append((write, seen))
-
-    def survivors(self) -> list[Write]:
-        """What no other write had seen: a register is just that, in whatever order its writes came."""
+    def shown_among(self, inserts: Sequence[Vector]) -> list[Write]:
+        """What may be shown and nothing that may be shown had seen, in whatever order the writes came. ``inserts`` are
+        what the row's inserts had merged: they write a set's elements away that they do not name."""
+        good = [(write, seen) for write, seen in self.writes if not write.held]
         return [
             write
-            for write, _ in self.writes
-            if not any(seen.saw(write) for other, seen in self.writes if other is not write)
+            for write, _ in good
+            if not any(_saw(other, seen, write) for other, seen in good)
+            and not any(seen.saw(write) for seen in inserts)
         ]
+
+
+def _saw(other: Write, seen: Vector, write: Write) -> bool:
+    """Within a batch a later entry has seen the earlier ones; nothing has seen itself."""
+    if other.dots & write.dots:
+        return other.time > write.time
+    return seen.saw(write)
 
 
 def values_without(
@@ -146,9 +151,12 @@ def values_without(
     nothing: Value = () if register.is_union else tuple(None for _ in register.fields) if register.is_group else None
     found: dict[RowKey, Value] = {}
     inserts: dict[RowKey, list[Vector]] = {}
+    dots: dict[RowKey, set[Head]] = {}
     lots: dict[tuple[RowKey, str], _Lot] = {}
+    current = current_registry(connection, context)
     for past in batches_about(connection, context, scope, table, Reading(), known.covers):
         writable = insertable(context, past.registry, past.head, table, unit_of(scope))
+        hold_unknown(connection, current, unit_of(scope), past.sections)
         entries = list(past.entries(ids))
         inserted = {key for key, entry in entries if entry.new}
         for key, entry in entries:
@@ -156,13 +164,18 @@ def values_without(
                 continue
             row = (key, entry.identity)
             found.setdefault(row, nothing)
-            if entry.new and register.name in writable:
-                inserts.setdefault(row, []).append(past.seen)
+            if entry.new:
+                earlier = dots.setdefault(row, set())
+                again = any(past.seen.covers(dot) for dot in earlier - {past.head})
+                earlier.add(past.head)
+                if again and register.name in entry.barred:
+                    continue  # whoever enters again leaves it alone, or is held
+                if register.name in writable:
+                    inserts.setdefault(row, []).append(past.seen)
             for element, write in _writes_of(register, entry, past.head, register.name in writable):
-                lots.setdefault((row, element), _Lot()).add(write, past.seen)
+                lots.setdefault((row, element), _Lot()).writes.append((write, past.seen))
     for (row, element), lot in lots.items():
-        kept = [write for write in lot.survivors() if not any(seen.saw(write) for seen in inserts.get(row, ()))]
-        entitled = [write for write in kept if not write.held]
+        entitled = lot.shown_among(inserts.get(row, ()))
         if not entitled:
             continue
         best = shown(register.policy, entitled, order=register.order)

@@ -117,7 +117,7 @@ def load_keys(
         state = _state(table, held, by_row.get((held[0], held[1]), []), heads, shown_row, insertable)
         one.states[held[1]] = state
         for place, kept in state.writes.items():
-            one.held += [(state.identity, place, write) for write in kept if write.held]
+            one.held += [(state.identity, place, write) for write in kept if write.held and not is_placeholder(write)]
     for found in execute(
         connection, f"SELECT id, identity, field, no, number, state FROM _conflict WHERE live = 1 AND {where}", key
     ):
@@ -168,6 +168,11 @@ def _grouped(
         same[key] = Write(unpack_value(raw), time, dot.stream.origin, dots, Hold(held), bool(covered))
     grouped = {register: frozenset(same.values()) for register, same in found.items()}
     return grouped, grouped.pop((ALIVE, ""), frozenset())
+
+
+def is_placeholder(write: Write) -> bool:
+    """Whether a write only says that a row's insert left its register alone."""
+    return write.covered and write.held is Hold.RIGHT
 
 
 def value_in_row(register: Register, row: Mapping[str, Any]) -> Value:

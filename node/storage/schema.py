@@ -147,10 +147,11 @@ conflict = Table(
     Column("live", Integer, nullable=False),  # 1 while the register holds exactly these writes
     Column("writes", LargeBinary, nullable=False),
     Column("noted_ms", BigInteger, nullable=False),
-    Column("decided", LargeBinary),  # what a person decided about it: (act, unit, batch, time, why)
+    Column("ended_ms", BigInteger),  # since when no register holds these writes
+    Column("decided", LargeBinary),  # what a person decided about it: (act, unit, batch, time, why, value)
 )
 Index("_conflict_number", conflict.c.number)
-Index("_conflict_ended", conflict.c.noted_ms, sqlite_where=text("live = 0"))
+Index("_conflict_ended", conflict.c.ended_ms, sqlite_where=text("live = 0"))
 Index("_conflict_live", conflict.c.scope, conflict.c.tbl, conflict.c.id, sqlite_where=text("live = 1"))
 
 # Every code that a catalogue row applied here has ever had: what was known once stays known.

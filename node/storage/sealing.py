@@ -42,7 +42,7 @@ from sync_engine.registry import (
     UNIT_TABLE,
     Registry,
 )
-from sync_engine.verify import mark_barred
+from sync_engine.verify import judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def seal_statement(
     seen = seen if row.held is None else seen.updated([row.held])
     incoming = Incoming(no, batch.head, seen, registry, own=was is not None, was=was or {})
     for entries in statement.sections:
-        mark_barred(entries, stream)
+        judge(entries, stream)
     apply_batch(connection, context, incoming, statement.sections)
     advance_held(connection, row.no, batch.head)
     advance_applied(connection, row.no, batch.head)

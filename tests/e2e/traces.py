@@ -8,6 +8,7 @@ the database as SQL gives it (a blob lies in pieces in the file), and whatever l
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 from collections.abc import Iterator, Mapping
@@ -20,9 +21,11 @@ from tests.e2e.processes import Home
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 FRAME_BYTES_MAX = 8 << 20
-AT_ONCE = 16 << 20
+AT_ONCE = 1 << 20
 OVERLAP = 1 << 16
-NO_BYTES_OF_ITS_OWN = ("[vvar]", "[vvar_vclock]", "[vsyscall]", "[vdso]")
+STEM = 4
+"""Marks that begin alike are looked for together first: memory is long."""
+SHARED_LIBRARY = re.compile(r"/[^ ]*(\.so[.0-9]*|/bin/[^/ ]+)$")
 
 Marks = Mapping[str, str]
 """What is looked for, by name: the beginning that all texts of one kind have in common."""
@@ -39,7 +42,11 @@ def met(marks: Marks, data: bytes) -> set[str]:
 
 
 def _met(marks: Marks, data: bytes) -> set[str]:
-    return {name for name, mark in marks.items() if mark.encode() in data or mark.encode("utf-16-le") in data}
+    found: set[str] = set()
+    for encoding in ("utf-8", "utf-16-le"):
+        stems = {stem for stem in {mark[:STEM] for mark in marks.values()} if stem.encode(encoding) in data}
+        found |= {name for name, mark in marks.items() if mark[:STEM] in stems and mark.encode(encoding) in data}
+    return found
 
 
 def _unpacked(data: bytes, at: int) -> bytes:
@@ -83,17 +90,19 @@ def in_process(marks: Marks, home: Home) -> set[str]:
 
 
 def _memory(proc: Path) -> Iterator[bytes]:
-    """Every region that can be read, in pieces that overlap."""
+    """Every region that a process can have written to, in pieces that overlap; those never touched are left out."""
     memory = os.open(proc / "mem", os.O_RDONLY)
     try:
         for line in (proc / "maps").read_text().splitlines():
             span, rights, *_rest = line.split()
-            if "r" not in rights or line.endswith(NO_BYTES_OF_ITS_OWN):
+            if not rights.startswith("r") or (rights.startswith("r-") and SHARED_LIBRARY.search(line)):
                 continue
             start, end = (int(each, 16) for each in span.split("-"))
             for at in range(start, end, AT_ONCE):
-                with suppress(OSError):  # given back to the system since the list was read
-                    yield os.pread(memory, min(AT_ONCE + OVERLAP, end - at), at)
+                with suppress(OSError):  # the kernel's own pages, and what was given back since the list was read
+                    data = os.pread(memory, min(AT_ONCE + OVERLAP, end - at), at)
+                    if data.count(0) < len(data):
+                        yield data
     finally:
         os.close(memory)
 
