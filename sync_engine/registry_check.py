@@ -99,6 +99,8 @@ def _check_audience(table: Table, field: Field, fail: Fail) -> None:
     if field.required and field.read_up_to != table.read_up_to:
         readers = "all levels read it" if table.read_up_to is None else "whoever reads the table reads it"
         raise fail(f"{name}: a required field is part of the row's identity, so {readers}", name, "read_up_to")
+    if table.catalogue and name in ("kind", "code") and field.read_up_to is not None:
+        raise fail(f"{name}: codes are judged at every level, so all levels read it", name, "read_up_to")
     if None not in (field.read_up_to, field.write_from) and (field.write_from or 0) < (field.read_up_to or 0):
         raise fail(
             f"{name}: who may write may read, but the level in write_from does not read this field", name, "write_from"

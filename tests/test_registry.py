@@ -180,6 +180,9 @@ WRONG = {
     "a catalogue that not all read": (
         HEAD + '[tables.t]\nread_up_to = "low"\ncatalogue = true\n[tables.t.fields]\na = { type = "int" }\n',
         5, "judges codes"),
+    "a code that some level may not read": (
+        HEAD + '[tables.t]\ncatalogue = true\n[tables.t.fields]\ncode = { type = "text", read_up_to = "low" }\n',
+        7, "judged at every level"),
     "a field read further up than its table": (limited('a = { type = "int", read_up_to = "top" }'), 7, "further up"),
     "a required field narrower than its table": (
         limited('a = { type = "int", required = true, read_up_to = "low" }'), 7, "whoever reads the table"),
