@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.simulation import forest
+from tests.simulation.swarm import KINDS, MUST_FIRE
 
 PROCESSES = 2
 TELL_EVERY = 250
@@ -67,8 +68,6 @@ def mutants(seeds: range) -> int:
 
 
 def many(seeds: range, given: argparse.Namespace) -> int:
-    from tests.simulation.swarm import MUST_FIRE
-
     began, counts, failed = time.monotonic(), Counter[str](), 0
     with ProcessPoolExecutor(PROCESSES, initializer=prepare) as pool:
         for done, (seed, failure, found) in enumerate(pool.map(partial(run_one, given=given), seeds), 1):
@@ -98,7 +97,7 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--long", action="store_true", help="up to 60 nodes and thousands of turns a seed")
     parser.add_argument(
-        "--kind", help="mixed, crowded, restored, hostile, forked, braked or changed; drawn by the seed if not said"
+        "--kind", choices=tuple(KINDS), metavar="KIND", help=f"{', '.join(KINDS)}; drawn by the seed if not said"
     )
     parser.add_argument("--mutant", help="break the product on purpose, by name (see mutants.py)")
     parser.add_argument("--mutants", action="store_true", help="see each mutant caught, within --seeds")

@@ -7,7 +7,7 @@ oracle (I1, I2, I6, I7, I18); ``check_disk`` looks for bytes where they may not 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 from random import Random
@@ -21,16 +21,14 @@ from sqlalchemy import Connection
 
 from node.storage import inbox
 from node.storage.context import Context
-from node.storage.registries import registry_for
 from sync_engine.batch import NO_PREV, SectionKind, parse_batch
-from sync_engine.entries import Entries
 from sync_engine.errors import RemoteFault
 from sync_engine.frames import Ack, HeadsFrame
-from sync_engine.verify import decode
 from tests.simulation.identities import IDENTITIES
 from tests.simulation.model import BY_NUMBER, TABLES, holds, readable, within
 from tests.simulation.process import Process
-from tests.simulation.truth import ALIVE, Truth, Write, key_scope
+from tests.simulation.telling import entries_of, note_codes, tell
+from tests.simulation.truth import ALIVE, Truth, key_scope
 
 Stream = tuple[str, str, str]
 """(origin, epoch, scope)"""
@@ -76,6 +74,8 @@ class Observer:
         self.held_back: dict[str, set[bytes]] = {}
         """By unit: the batches that its brake holds."""
         self.restored: set[str] = set()
+        self.on_sealed: Callable[[Process, bytes], None] = lambda _node, _digest: None
+        """Told of each batch of local programs' edits."""
         self.two_lives: set[str] = set()
         """Nodes whose key has signed two batches at one place without their database's knowing."""
 
@@ -167,12 +167,16 @@ class Observer:
     # --- I2: notes and rows commit together ---
 
     def _sealed_keys(self, node: Process, sealed: dict[str, bytes]) -> None:
-        if self.truth.undoing == node.unit:
-            self._undone(node, sealed)
-            return
+        if self.truth.telling == node.unit:
+            self._told(node, sealed)
+        elif self.truth.nodes[node.unit].windows:
+            self._close_windows(node, sealed)
+        for scope, digest in sealed.items():
+            if scope.endswith("/catalog"):
+                note_codes(node, self.truth, digest)
+
+    def _close_windows(self, node: Process, sealed: dict[str, bytes]) -> None:
         windows = self.truth.nodes[node.unit].windows
-        if not windows:
-            return
         pending = {
             (BY_NUMBER[number].name, unit, key)
             for number, unit, key in node.query("SELECT DISTINCT tbl, unit, id FROM _pending WHERE tbl > 10")
@@ -185,32 +189,21 @@ class Observer:
             self.truth.sealed(node.unit, key, batch)
         for batch in sealed.values():
             self._note_times(node, batch)
+            self.on_sealed(node, batch)
 
-    def _undone(self, node: Process, sealed: dict[str, bytes]) -> None:
-        """An accident was taken back: what that wrote is what its batch says."""
-        seen, clock = self.truth.nodes[node.unit].applied, node.now_ms() << 16
+    def _told(self, node: Process, sealed: dict[str, bytes]) -> None:
+        """No program's statement wrote this: it is what its batches say."""
         for scope, digest in sealed.items():
-            ((data,),) = node.query("SELECT data FROM _batch WHERE hash = ?", digest)
-            batch = parse_batch(data)
-            registry = node.look(registry_for, node.context, batch)
-            assert registry is not None
-            for entries in decode(batch, registry):
-                for at, key in enumerate(entries.ids):
-                    place = (entries.table.name, scope.partition("/")[0], key, entries.identities[at])
-                    for register, element, value in written_by(entries, at):
-                        write = Write((*place, register, element), value, digest, seen, node.unit, clock)
-                        self.truth.batches[digest].append(write)
+            tell(node, self.truth, scope, digest)
             self._note_times(node, digest)
 
     def _note_times(self, node: Process, digest: bytes) -> None:
         """The times that a batch gives its writes: the product's own, and the same everywhere from now on."""
-        ((data,),) = node.query("SELECT data FROM _batch WHERE hash = ?", digest)
-        batch = parse_batch(data)
-        registry = node.look(registry_for, node.context, batch)
-        assert registry is not None
-        unit = batch.header.stream.scope.partition("/")[0]
+        if not self.truth.batches[digest]:
+            return
+        unit = self.truth.batches[digest][0].place[1]
         sealed: dict[tuple[Any, ...], dict[str, int]] = {}
-        for entries in decode(batch, registry):
+        for entries in entries_of(node, digest):
             for at, time in enumerate(entries.times):
                 row = sealed.setdefault((entries.table.name, unit, entries.ids[at], entries.identities[at]), {})
                 named = [each.name for each in entries.written(at)]
@@ -227,6 +220,8 @@ class Observer:
                 times = [row[name] for name in (write.place[4], "(insert)") if name in row][:1]
             if times:
                 self.truth.times[(write.place, digest)] = max(times)
+                if row.get("(insert)", max(times)) < max(times) and write.place[4] != ALIVE:
+                    self.truth.split.add((write.place, digest))
 
     # --- I9: heads ---
 
@@ -282,21 +277,6 @@ class Observer:
         stored = self.followed[node.unit].stored
         if any(head.stream.origin == node.unit and head.hash not in stored for head in frame.heads):
             self.followed[node.unit].knows = True
-
-
-def written_by(entries: Entries, at: int) -> Iterator[tuple[str, str, Any]]:
-    """(register, element, value) of one inverse edit; it says that its row is there."""
-    yield ALIVE, "", True
-    for register in entries.written(at):
-        names = [each.name for each in register.fields]
-        if register.is_union:
-            for element in entries.columns[names[0]][at]:
-                yield register.name, element, True
-            for element in entries.removed[names[0]][at]:
-                yield register.name, element, False
-        else:
-            values = tuple(entries.columns[name][at] for name in names)
-            yield register.name, "", values if register.is_group else values[0]
 
 
 @lru_cache(maxsize=20_000)

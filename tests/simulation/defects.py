@@ -121,11 +121,14 @@ def insert_forgets_rivals() -> Places:
     real = merge._merge_insert
 
     class SawAll:
+        def __init__(self, seen: Any) -> None:
+            self.covers = seen.covers
+
         def saw(self, _write: Write) -> bool:
             return True
 
-    def merge_insert(table: Any, state: Any, entry: Any, batch: Any, _seen: Any) -> Any:
-        return real(table, state, entry, batch, SawAll())  # type: ignore[arg-type]
+    def merge_insert(table: Any, state: Any, entry: Any, batch: Any, seen: Any) -> Any:
+        return real(table, state, entry, batch, SawAll(seen))  # type: ignore[arg-type]
 
     return [(merge, "_merge_insert", merge_insert)]
 
@@ -134,7 +137,7 @@ def withhold_nothing() -> Places:
     def whole(_connection: Any, _context: Any, _peer: str, batch: Any) -> bytes:
         return batch.data
 
-    return [(session, "for_peer", whole), (session, "sendable", whole)]
+    return [(where, name, whole) for where, name in ((session, "for_peer"), (session, "sendable"), (inbox, "for_peer"))]
 
 
 def not_fenced() -> Places:
@@ -338,7 +341,7 @@ def heads_before_rows() -> Places:
     real = inbox.apply_batch
 
     def apply_batch(connection: Any, context: Any, incoming: Any, sections: Any) -> Any:
-        batches.mark_applied(connection, incoming.no)
+        batches.mark_applied(connection, incoming.no, context.now_ms())
         streams.advance_applied(connection, streams.stream_row(connection, incoming.head.stream).no, incoming.head)
         execute(connection, "COMMIT")
         execute(connection, "BEGIN IMMEDIATE")

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from node.storage.engine import execute
-from tests.simulation.model import LATER, PERSON, THING, WORD, Table, scope_of, within
+from tests.simulation.model import KIND, LATER, PERSON, THING, WORD, Table, scope_of, within
 from tests.simulation.process import Process
 from tests.simulation.truth import Key, RowImage, Truth
 
@@ -24,6 +24,8 @@ Change = tuple[Key, RowImage | None, RowImage | None, bytes | None]
 ELEMENTS = ["a", "b", "ç", "đ"]
 NAMES = ["Lê Văn Mẫu", "Trần Thị Thử"]
 FEW = ["x", "y"]
+CODES = ["c0", "c1", "c2", "c3"]
+"""Codes that some catalogue may come to have."""
 JAMO = unicodedata.normalize("NFD", "한글")
 """Decomposed text that the table's guard lets through, so that sealing has to mend it."""
 
@@ -38,6 +40,10 @@ class Editor:
         self.nfd_rate = 0.0
         self.mass_rate = 0.0
         """How often a program does something to all rows of a unit."""
+        self.shares = (6, 3, 1)
+        """How often persons, things and words are written."""
+        self.favourites: Sequence[str] = ()
+        """Fields of persons that are edited more often than others."""
         self.knows_all = False
         """Whether the node that is written at has the newer registry."""
         self.serial = 0
@@ -52,7 +58,11 @@ class Editor:
     def value(self, unit: str, table: Table, field: str) -> Any:
         rng = self.rng
         if field == table.required:
-            return rng.choice(NAMES)
+            return rng.choice(CODES if table is WORD else NAMES)
+        if field == "kind":
+            return rng.choice([None, KIND, KIND, "other"])
+        if field in ("trade", "home"):
+            return rng.choice([None, *CODES, *CODES, self.marker(unit, field)])
         if field in ("rank", "count"):
             return rng.choice([None, 0, 1, 2, 3])
         if field == "badges":
@@ -96,6 +106,8 @@ class Editor:
     def update(self, unit: str, table: Table, key: str | None) -> Statement:
         known = self.fields(table)
         fields = self.rng.sample(known, min(len(known), self.rng.choice([1, 1, 1, 2, 3])))
+        if table is PERSON and self.favourites and self.rng.random() < 0.5:
+            fields = [self.rng.choice(self.favourites)]
         values = [self.value(unit, table, field) for field in fields]
         where, which = ("unit = ?", [unit]) if key is None else ("unit = ? AND id = ?", [unit, key])
         sql = f"UPDATE {table.name} SET {', '.join(f'{each} = ?' for each in fields)} WHERE {where}"
@@ -112,7 +124,7 @@ class Editor:
 
     def statements(self, node: str) -> list[Statement]:
         rng = self.rng
-        table = rng.choices([PERSON, THING, WORD], [6, 3, 1])[0]
+        table = rng.choices([PERSON, THING, WORD], self.shares)[0]
         unit = node if table.catalogue else rng.choice([each for each in self.units if within(each, node)])
         if self.mass_rate and rng.random() < self.mass_rate:
             return [rng.choice([self.update(unit, table, None), self.delete(unit, table, None)])]
@@ -139,10 +151,20 @@ class Editor:
 
     # --- running them ---
 
+    def enter_codes(self, node: Process) -> None:
+        """The catalogue of a unit gets some codes that values may have waited for."""
+        sql = "INSERT INTO word (unit, id, kind, code) VALUES (?, ?, ?, ?)"
+        codes = self.rng.sample(CODES, 2)
+        self.run(node, [(WORD, node.unit, sql, [node.unit, f"late-{code}", KIND, code]) for code in codes])
+
     def edit(self, node: Process) -> None:
-        """One transaction of a local program. What it wrote is true as soon as it is committed."""
+        """One transaction of a local program."""
         self.knows_all = node.query("SELECT 1 FROM _meta WHERE key = 'registry' AND value = '2'") != []
-        statements, changes, refused = self.statements(node.unit), list[Change](), list[str]()
+        self.run(node, self.statements(node.unit))
+
+    def run(self, node: Process, statements: Sequence[Statement]) -> None:
+        """What a program wrote is true as soon as it is committed."""
+        changes, refused = list[Change](), list[str]()
 
         def work(connection: Connection) -> None:
             for table, unit, sql, values in statements:

@@ -27,6 +27,14 @@ class Register:
     fields: tuple[str, ...]
     policy: str
     read_up_to: int | None = None
+    write_from: int | None = None
+    """An edit from below this level is held."""
+    code: str | None = None
+    """The field of it that holds a code."""
+
+    def code_in(self, value: Any) -> str | None:
+        found: str | None = value[self.fields.index(self.code)] if self.code and isinstance(value, tuple) else value
+        return found if self.code else None
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,9 @@ class Table:
     def fields(self) -> tuple[str, ...]:
         return tuple(field for register in self.registers for field in register.fields)
 
+    def register(self, name: str) -> Register:
+        return next(each for each in self.registers if each.name == name)
+
 
 PERSON = Table(
     "person",
@@ -51,11 +62,12 @@ PERSON = Table(
         Register("name", ("name",), "review"),
         Register("note", ("note",), "latest"),
         Register("phone", ("phone",), "latest", read_up_to=1),
-        Register("card", ("card",), "superior"),
+        Register("card", ("card",), "superior", write_from=1),
         Register("address", ("line", "town"), "latest"),
         Register("badges", ("badges",), "union"),
         Register("rank", ("rank",), "max"),
         Register("own", ("own",), "local"),
+        Register("work", ("trade", "place"), "latest", code="trade"),
         Register(LATER, (LATER,), "latest"),
     ),
 )
@@ -64,10 +76,10 @@ THING = Table(
     12,
     "label",
     (
-        Register("label", ("label",), "latest"),
-        Register("count", ("count",), "min"),
-        Register("home", ("home",), "earliest"),
-        Register("about", ("about",), "latest"),
+        Register("label", ("label",), "latest", read_up_to=1),
+        Register("count", ("count",), "min", read_up_to=1),
+        Register("home", ("home",), "earliest", read_up_to=1, code="home"),
+        Register("about", ("about",), "latest", read_up_to=1),
     ),
     delete="delete",
 )
@@ -75,9 +87,15 @@ WORD = Table(
     "word",
     13,
     "code",
-    (Register("code", ("code",), "latest"), Register("text", ("text",), "latest")),
+    (
+        Register("kind", ("kind",), "latest"),
+        Register("code", ("code",), "latest"),
+        Register("text", ("text",), "latest"),
+    ),
     catalogue=True,
 )
+KIND = "trade"
+"""What the codes in rows are codes of."""
 TABLES = {table.name: table for table in (PERSON, THING, WORD)}
 BY_NUMBER = {table.number: table for table in TABLES.values()}
 
@@ -97,6 +115,15 @@ def scope_of(table: Table, unit: str) -> str:
 def readable(register: Register, reader: str, unit: str) -> bool:
     """The row's own unit, its parent and whatever is deeper read everything; above that, up to the named level."""
     return level(reader) >= level(unit) - 1 or register.read_up_to is None or level(reader) >= register.read_up_to
+
+
+def fixed_hold(table: Table, register: Register, value: Any, origin: str, *, enters: bool) -> str:
+    """Why a write is held for ever, if it is: its value is none that the field admits, or its origin may enter that
+    field with a row and not edit it."""
+    if register.name == table.required and not value:
+        return "rule"
+    barred = register.write_from is not None and level(origin) > register.write_from
+    return "right" if barred and not enters else ""
 
 
 def holds(node: str, scope: str) -> bool:

@@ -12,7 +12,7 @@ from unittest import mock
 
 from node.storage import apply, inbox, outbox, publishing
 from sync_engine import merge, seal
-from tests.simulation import defects
+from tests.simulation import defects, misdeeds
 from tests.simulation.defects import Places
 from tests.simulation.identities import remember_proofs
 from tests.simulation.run import Outcome, Run
@@ -77,6 +77,17 @@ MUTANTS: dict[str, Mutant] = {
     "tables have foreign keys": Mutant("I16", defects.tables_have_foreign_keys),
     "a commit is not synced": Mutant("I17", defects.commits_are_not_synced),
     "heads are committed before rows": Mutant("I17", defects.heads_before_rows),
+    "a held write drives the good one out": Mutant("I1", misdeeds.held_writes_drive_out, "held"),
+    "a code that comes releases nothing": Mutant("I6", misdeeds.codes_release_nothing, "held"),
+    "a release forgets what was seen": Mutant("I7", misdeeds.released_beside_what_it_had_seen, "held"),
+    "unknown codes are shown": Mutant("I6", misdeeds.unknown_codes_are_shown, "held"),
+    "whoever enters a row again may write all of it": Mutant("I6", misdeeds.whoever_enters_again_may_write_all),
+    "what is shown is not confirmed": Mutant("I1", misdeeds.what_is_shown_is_not_confirmed, "decided"),
+    "who was renamed waits still": Mutant("I1", misdeeds.who_waited_stays, "decided"),
+    "twins are not listed": Mutant("I1", misdeeds.nobody_waits_for_an_id),
+    "reasons go everywhere": Mutant("I13", misdeeds.reasons_go_everywhere, "decided"),
+    "what is overwritten is not told": Mutant("I1", misdeeds.overwritten_in_silence),
+    "what is driven out is not told": Mutant("I1", misdeeds.driven_out_in_silence, "held"),
     "deleted rows are shown": Mutant("I18", lambda: [(merge, "is_alive", lambda _table, _state: True)]),
 }
 

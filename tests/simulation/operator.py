@@ -51,8 +51,8 @@ class Operator:
 
     def _as_truth(self, node: Process, work: Any, brake: Brake, *args: Any, **more: Any) -> None:
         """What is sealed now is written by nobody's statement: its batches say what it is."""
-        self.truth.undoing = node.unit
+        self.truth.telling = node.unit
         try:
             node.write(work, node.context, brake, *args, **more)
         finally:
-            self.truth.undoing = None
+            self.truth.telling = None

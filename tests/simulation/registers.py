@@ -6,8 +6,8 @@ Role: I1, I6, I7 and I18 (registers against the truth), I2 (tables against regis
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from node.storage.apply import insertable_registers
 from node.storage.engine import execute
@@ -17,12 +17,29 @@ from sync_engine.fields import to_sql
 from sync_engine.merge import ALIVE as PRODUCT_ALIVE
 from tests.simulation.checks import Violation, require
 from tests.simulation.editor import rows_of
-from tests.simulation.model import TABLES, Stamp, Table, holds, level, readable, scope_of, shown
+from tests.simulation.journals import check_driven_out
+from tests.simulation.model import BY_NUMBER, TABLES, Stamp, Table, holds, level, readable, scope_of, shown
 from tests.simulation.process import Process
-from tests.simulation.truth import ALIVE, Place, Truth, Write
+from tests.simulation.truth import ALIVE, Kept, Place, Truth, Write, says_something
 
-Held = dict[Place, list[tuple[bytes, int, str, Any]]]
-"""Per register the writes a node holds: (batch, time, origin, value)."""
+
+class Stored(NamedTuple):
+    """A write as a node has it; one sealed twice has two batches and is two here."""
+
+    batch: bytes
+    time: int
+    origin: str
+    value: Any
+    held: str
+    covered: bool
+
+    @property
+    def mark(self) -> tuple[bytes, str, str, bool]:
+        return self.batch, repr(self.value), self.held, self.covered
+
+
+Held = dict[Place, list[Stored]]
+TWIN = "twin"
 
 
 def held_by(
@@ -54,7 +71,12 @@ def held_by(
             for (name, element), writes in registers.items():
                 place = (table.name, unit, key, who, name, element)
                 found[place] = [
-                    (dot.hash, write.time, write.origin, write.value) for write in writes for dot in write.dots
+                    Stored(
+                        *(dot.hash, write.time, write.origin, write.value),
+                        *("" if not write.held else write.held.name.lower(), write.covered),
+                    )
+                    for write in writes
+                    for dot in write.dots
                 ]
     return found, front, born
 
@@ -69,6 +91,9 @@ class NodeCheck:
         self.scopes = {scope for (scope,) in node.query("SELECT name FROM _scope")}
         self.registry = node.look(current_registry, node.context)
         self.quiet = self._quiet()
+        self.front: dict[tuple[str, str, str], bytes | None] = {}
+        self.is_late = bool(node.query("SELECT 1 FROM _meta WHERE key = 'codes_came' AND value <> ''"))
+        """Whether codes have come that held values are still to be looked at again for."""
 
     def _quiet(self) -> set[tuple[str, str, str]]:
         """(unit, table, register) of accidents that are merged here and what undoes them is not: the table may show
@@ -94,13 +119,16 @@ class NodeCheck:
                 if scope_of(table, scope.partition("/")[0]) == scope:
                     found.update(self.node.look(self._table, table, scope))
         for place in sorted({*expected, *found}, key=repr):
-            if place[:3] in self.windows:
+            if place[:3] in self.windows or self._is_unsettled(*place):
                 continue
-            want = Counter((write.batch, repr(write.value)) for write in expected.get(place, ()))
-            have = Counter((batch, repr(value)) for batch, _, _, value in found.get(place, ()))
+            want = Counter(marks_of(expected.get(place, ())))
+            have = Counter(each.mark for each in found.get(place, ()))
             require(want == have, lambda p=place, w=want, h=have: self._explain(p, w, h))  # type: ignore[misc]
         self._times(found)
         self._journal(found)
+        if self.truth.is_steady:
+            kept = {(place, each.write.batch) for place, writes in self.expected.items() for each in writes}
+            check_driven_out(self.node, self.truth, kept, self._is_told)
         self._what_met(found)
         self._one_scope()
 
@@ -108,17 +136,19 @@ class NodeCheck:
         """I6: a write has one time everywhere. I12: it is later than all that it replaces."""
         times = self.truth.times
         for place, writes in found.items():
-            for batch, time, _origin, _value in writes:
+            for batch, time, _, value, held, covered in writes:
+                if covered and not held and not says_something(value) and (place, batch) in self.truth.split:
+                    continue  # with that the row was entered; the time that is known is that of the edit
                 first = times.setdefault((place, batch), time)
                 require(first == time, lambda p=place: f"I6: {self.node.unit} gives {p} another time")  # type: ignore[misc]
-        for place, writes in self.expected.items():
-            for write in writes:
+        for place, kept in self.expected.items():
+            for write in (each.write for each in kept):
                 mine = times.get((place, write.batch))
                 if mine is None or (place[4] == ALIVE and write.value):
                     continue
                 seen = write.seen
                 if place[4] == ALIVE:  # counts only what it replaces itself: other writes of `alive` count nothing
-                    seen = frozenset(each.batch for each in self.truth.registers(seen).get(place, ()))
+                    seen = frozenset(each.write.batch for each in self.truth.registers(seen).get(place, ()))
                 self._not_moved(write, mine)
                 for batch in seen:
                     earlier = times.get((place, batch), -1)
@@ -134,10 +164,18 @@ class NodeCheck:
     def _what_met(self, found: Held) -> None:
         """Count which kinds of concurrent edits this node has really seen."""
         for place, writes in found.items():
-            if len({level(origin) for _, _, origin, _ in writes}) > 1:
+            if len({level(each.origin) for each in writes}) > 1:
                 self.count("edits of several levels met")
-            if place[4] == ALIVE and len({bool(value) for *_, value in writes}) > 1:
+            if place[4] == ALIVE and len({bool(each.value) for each in writes}) > 1:
                 self.count("delete met an edit")
+            for each in writes:
+                if each.held:
+                    self.count(f"held, {each.held}")
+                waited = (self.node.unit, place, each.batch)
+                if each.held == "code":
+                    self.truth.waited.add(waited)
+                elif waited in self.truth.waited:
+                    self.count("code has come")
         orphans = "SELECT count(*) FROM thing WHERE about IS NOT NULL AND about NOT IN (SELECT id FROM word)"
         ((count,),) = self.node.query(orphans)
         if count:
@@ -162,18 +200,27 @@ class NodeCheck:
 
     def _reads(self, place: Place) -> bool:
         table, unit, register = place[0], place[1], place[4]
-        return register == ALIVE or readable(
-            next(each for each in TABLES[table].registers if each.name == register), self.node.unit, unit
-        )
+        return register == ALIVE or readable(TABLES[table].register(register), self.node.unit, unit)
+
+    def _is_told(self, place: Place) -> bool:
+        """Whether this node has judged what is written there."""
+        return place[:3] not in self.windows and self._reads(place) and not self._is_unsettled(*place)
+
+    def _is_unsettled(self, table: str, _unit: str, _key: str, _who: bytes, register: str, _element: str) -> bool:
+        """Whether a code may have come that this register's values have not been judged by yet."""
+        return self.is_late and register not in (ALIVE, TWIN) and bool(TABLES[table].register(register).code)
 
     def _explain(self, place: Place, want: Counter[Any], have: Counter[Any]) -> str:
-        show = [f"{count}x {value} of {batch.hex()[:8]}" for (batch, value), count in (want - have).items()]
-        more = [f"{count}x {value} of {batch.hex()[:8]}" for (batch, value), count in (have - want).items()]
+        show, more = (
+            [f"{count}x {value} of {batch.hex()[:8]} {why}" for (batch, value, *why), count in each.items()]
+            for each in (want - have, have - want)
+        )
         return f"I1/I7: {self.node.unit} {place}: lacks {show}, has unexpectedly {more}"
 
     def _table(self, connection: Any, table: Table, scope: str) -> Held:
         unit = scope.partition("/")[0]
         found, front, born = held_by(connection, self.node, table, scope)
+        self.front.update({(table.name, unit, key): who for key, who in front.items()})
         rows = rows_of(connection, table, unit)
         for key in sorted({*front, *rows}):
             if (table.name, unit, key) not in self.windows:
@@ -187,7 +234,7 @@ class NodeCheck:
             who
             for (each, who) in born
             if each == key
-            and _lives(table, {bool(value) for *_, value in found[(table.name, unit, key, who, ALIVE, "")]})
+            and _lives(table, {bool(each.value) for each in found[(table.name, unit, key, who, ALIVE, "")]})
         ]
         first = min(living, key=lambda who: (born[(key, who)], who), default=None)
         where = f"I2: {self.node.unit} {table.name} {unit} {key}"
@@ -198,7 +245,8 @@ class NodeCheck:
         if row is None or first is None:
             return
         quiet = {register for each, name, register in self.quiet if (each, name) == (unit, table.name)}
-        kept = {name for register in table.registers if register.name in quiet for name in register.fields}
+        late = {each.name for each in table.registers if self._is_unsettled(table.name, "", "", b"", each.name, "")}
+        kept = {name for register in table.registers if register.name in quiet | late for name in register.fields}
         for name, want in self._projected(table, (table.name, unit, key, first), found).items():
             if name in kept:
                 continue
@@ -219,40 +267,50 @@ class NodeCheck:
                 row[register.fields[0]] = to_sql(product.field(register.fields[0]), [present or None])[0]
                 continue
             writes = found.get((*who, register.name, ""), [])
-            value = shown(register.policy, _stamps(writes)) if writes else None
+            good = _stamps(writes)
+            value = shown(register.policy, good) if good else None
             values = value if isinstance(value, tuple) else (value,) * len(register.fields)
             row.update(zip(register.fields, values, strict=True))
         return row
 
     def _journal(self, found: Held) -> None:
-        """Every register with writes of different values is in the journal, open where a person decides."""
+        """Every register of a living row with rivals of different values is in the journal, and everybody else who
+        stands under its key, open where a person decides."""
         want = {}
         for place, writes in found.items():
-            if len({repr(value) for *_, value in writes}) > 1:
-                table = TABLES[place[0]]
-                if place[4] == ALIVE:
-                    policy = table.delete
-                else:
-                    policy = next(each.policy for each in table.registers if each.name == place[4])
+            table = TABLES[place[0]]
+            policy = table.delete if place[4] == ALIVE else table.register(place[4]).policy
+            rivals = {repr(each.value) for each in writes if not each.covered}
+            if len(rivals) > 1 and (place[4] == ALIVE or self._is_alive(place, found)):
                 want[place] = "open" if policy == "review" else "settled"
+            if place[4] == ALIVE and self._is_alive(place, found) and self.front.get(place[:3]) != place[3]:
+                want[(*place[:4], TWIN, "")] = "open"
+                self.count("twin waits")
         have = {}
         for number, scope, key, who, name, state in self.node.query(
             "SELECT tbl, name, id, identity, field, state FROM _conflict JOIN _scope ON _scope.no = scope"
             " WHERE live = 1"
         ):
-            table = next((each for each in TABLES.values() if each.number == number), None)
-            if table is not None:
+            if number in BY_NUMBER:
                 register, _, element = name.partition(":")
-                have[(table.name, scope.partition("/")[0], key, who, register.lstrip("_"), element)] = state
+                have[(BY_NUMBER[number].name, scope.partition("/")[0], key, who, register.lstrip("_"), element)] = state
         differ = {place for place in {*want, *have} if want.get(place) != have.get(place)}
-        differ = {place for place in differ if place[:3] not in self.windows}
+        differ = {place for place in differ if place[:3] not in self.windows and not self._is_unsettled(*place)}
         if differ:
             place = min(differ, key=repr)
             raise Violation(f"I1: {self.node.unit} journals {place} as {have.get(place)} instead of {want.get(place)}")
 
+    def _is_alive(self, place: Place, found: Held) -> bool:
+        return _lives(TABLES[place[0]], {bool(each.value) for each in found[(*place[:4], ALIVE, "")]})
 
-def _stamps(writes: list[tuple[bytes, int, str, Any]]) -> list[Stamp]:
-    return [(time, origin, value) for _, time, origin, value in writes]
+
+def marks_of(kept: Iterable[Kept]) -> list[tuple[bytes, str, str, bool]]:
+    return [(each.write.batch, repr(each.write.value), each.held, each.covered) for each in kept]
+
+
+def _stamps(writes: Iterable[Stored]) -> list[Stamp]:
+    """The writes that may be shown."""
+    return [(each.time, each.origin, each.value) for each in writes if not each.held]
 
 
 def _lives(table: Table, alive: set[bool]) -> bool:

@@ -27,6 +27,7 @@ from sync_engine.names import parent_of
 from tests.simulation import forest
 from tests.simulation.checks import Observer, Violation, check_disk, check_text, check_twice
 from tests.simulation.editor import Editor
+from tests.simulation.journals import check_overwritten
 from tests.simulation.link import Line, Session, Watch
 from tests.simulation.misfortune import Misfortune
 from tests.simulation.model import within
@@ -35,6 +36,7 @@ from tests.simulation.peace import Peace
 from tests.simulation.process import Process, SimulatedCrash
 from tests.simulation.registers import NodeCheck
 from tests.simulation.registrar import Registrar
+from tests.simulation.settling import Settler
 from tests.simulation.swarm import Swarm
 from tests.simulation.truth import NodeTruth, Truth
 
@@ -76,12 +78,17 @@ class Run:
         self.editor = Editor(self.rng, self.truth, hot, self.swarm.ids, self._count, self._say)
         self.editor.nfd_rate = self.swarm.rates.get("NFD text", 0.0)
         self.editor.mass_rate = 0.1 if self.swarm.brakes else 0.0
+        self.editor.shares, self.editor.favourites = self.swarm.shares, self.swarm.favourites
+        if "clock" not in self.swarm.rates:
+            self.truth.is_steady = True
+            self.observer.on_sealed = self._sealed
         self.watch = Watch(self.observer.acked, self.observer.heads_met, self._say, self._count)
         self.misfortune = Misfortune(
             *(self.rng, self.swarm, self.nodes, self.lines, self.truth, self.observer),
             *(self._stop, self._count, self._say),
         )
         self.operator = Operator(self.rng, self.truth, self._count, self._say)
+        self.settler = Settler(self.rng, self.truth, self.editor, self._count, self._say)
         self.registrar = Registrar(self.rng, self.swarm, self.nodes, self._count, self._say)
         self.peace = Peace(self.nodes, self.truth, self.observer, self.rng, self._count)
         self.peace.is_hostile = bool({"poisoned", "equivocated"} & self.swarm.rates.keys())
@@ -95,6 +102,9 @@ class Run:
 
     def _count(self, what: str) -> None:
         self.outcome.counts[what] += 1
+
+    def _sealed(self, node: Process, digest: bytes) -> None:
+        self.outcome.counts["overwritten"] += check_overwritten(node, self.truth, digest)
 
     def _say(self, text: str) -> None:
         self.outcome.trace.append(f"{self.tick:5} {text}")
@@ -184,15 +194,21 @@ class Run:
                 if self.sessions:
                     self._frames(rng.choice(sorted(self.sessions)))
         if self.swarm.brakes and rng.random() < 0.08:
-            node = rng.choice(list(self.nodes.values()))
-            if node.is_up:
-                self._guarded(node, partial(self.operator.decide, node))
+            self._anywhere(self.operator.decide)
+        for what, work in self.settler.errands.items():
+            if self.swarm.happens(rng, what):
+                self._anywhere(work)
         if self.tick % self.swarm.check_every == 0 and up:
             node = rng.choice(up)
             if node.is_up:
                 NodeCheck(node, self.truth, self._count).run()
                 check_disk(node)
                 check_twice(node, self.rng, self._count)
+
+    def _anywhere(self, work: Callable[[Process], None]) -> None:
+        node = self.rng.choice(list(self.nodes.values()))
+        if node.is_up:
+            self._guarded(node, partial(work, node))
 
     def _seal(self, node: Process) -> None:
         if not node.is_fenced:
@@ -279,16 +295,47 @@ class Run:
         depth = max(map(level_of, self.units))
         for turn in range(2 * depth + 2):
             before = self.observer.progress, self.peace.proofs()
-            for child in self.rng.sample(self.units[1:], len(self.units) - 1):
-                if turn and self.peace.are_level(self.nodes[child], self.nodes[str(parent_of(child))]):
-                    continue  # they would tell each other so, and end
-                self._call(child)
-                if child in self.sessions:
-                    session = self.sessions[child]
-                    self._to_its_end(child)
-                    self._judge(session)
+            self._round(self.rng.sample(self.units[1:], len(self.units) - 1), look=turn > 0)
             if before == (self.observer.progress, self.peace.proofs()):
                 break  # another round would say the same
+        if self.swarm.settles:
+            self._decide_all(depth)
+
+    def _round(self, children: Sequence[str], *, look: bool = True) -> None:
+        """Each of these calls its parent, if they are not level: they would tell each other so, and end."""
+        for child in children:
+            if look and self.peace.are_level(self.nodes[child], self.nodes[str(parent_of(child))]):
+                continue
+            self._call(child)
+            if child in self.sessions:
+                session = self.sessions[child]
+                self._to_its_end(child)
+                self._judge(session)
+
+    def _decide_all(self, depth: int) -> None:
+        """Some operators decide about some of what waits, each without the others, or some codes come; then the levels
+        in turn decide about all of it, the root first, so that no two decide about one thing. Nothing waits anywhere
+        after that."""
+        downwards = sorted(self.units[1:], key=level_of)
+        if self.swarm.favourites:
+            self.peace.check_nodes()
+        else:
+            self.editor.enter_codes(self.nodes[self.units[0]])
+            self._round(downwards, look=False)
+            self.peace.check_nodes()
+        for turn in range(-1 if self.swarm.favourites else 0, depth + 1):
+            for unit, node in self.nodes.items():
+                if turn in (-1, level_of(unit)):
+                    self.settler.decide(node, 0.3 if turn < 0 else 1.0)
+            self._round(downwards[::-1])
+            self._round(downwards)
+        for node in self.nodes.values():
+            self.settler.catch_up(node)
+            left = node.query("SELECT id, field FROM _conflict WHERE live = 1 AND state = 'open'")
+            held = node.query("SELECT id, register FROM _write WHERE held > 0 AND covered = 0")
+            if left or held:
+                raise Violation(f"I1: at {node.unit} something waits still: {left} {held}")
+        self._count("nothing waits")
 
     def _judge(self, session: Session) -> None:
         """A session on a good line, between nodes that stay up: it ends well, or one of them has stopped."""

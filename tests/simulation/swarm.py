@@ -38,12 +38,28 @@ CROWDED = {"reorder": 0.8, "loss": 0.2, "cut": 0.02}
 HOSTILE = {"poisoned": (0.1, 0.4)}
 FORKED = {"equivocated": (0.2, 0.6)}
 CHANGED = {"registry published": (0.3, 0.8), "registry applied": (0.02, 0.06)}
-KINDS = {"mixed": 0.26, "changed": 0.1, "braked": 0.09, "crowded": 0.15, "restored": 0.2, "hostile": 0.1, "forked": 0.1}
+HELD = {"rogue": (0.02, 0.08), "decision": (0.02, 0.08)}
+DECIDED = {"decision": (0.1, 0.25), "overturning": (0.03, 0.1)}
+SOMETIMES = {"rogue": (0.0, 0.02), "decision": (0.0, 0.05), "overturning": (0.0, 0.02)}
+"""What clerks and operators of a mixed run do beside all else."""
+KINDS = {
+    "mixed": 0.22,
+    "changed": 0.09,
+    "braked": 0.08,
+    "crowded": 0.13,
+    "restored": 0.16,
+    "hostile": 0.08,
+    "forked": 0.08,
+    "held": 0.08,
+    "decided": 0.08,
+}
 """Shares of the seeds. Crowded: everybody writes one row within a few milliseconds, over a line on which nothing comes
 in order. Restored: what follows a restore is not healed yet, so the others must not suffer it. Hostile: an origin
 breaks rules with its own key, and its streams are left; nothing else may suffer. Forked: somewhere on the way a batch
 has a twin that its origin signed, too. Braked: a sealing that changes two rows of a few waits for a person.
-Changed: the root publishes the next registry, and some nodes bring it into force late."""
+Changed: the root publishes the next registry, and some nodes bring it into force late. Held: values are held for their
+codes, which come and go, and for the rights of whoever wrote them. Decided: operators settle what waits, while it goes
+on; and in the end, as in the held ones, until nothing waits anywhere."""
 
 MUST_FIRE = (
     "local write",
@@ -79,6 +95,22 @@ MUST_FIRE = (
     "clone",
     "fenced",
     "open conflict",
+    "held, right",
+    "held, rule",
+    "held, code",
+    "forbidden edit",
+    "twin waits",
+    "resolved",
+    "overturned",
+    "renamed",
+    "released, right",
+    "released, code",
+    "refused, right",
+    "refused, rule",
+    "refused, code",
+    "code has come",
+    "nothing waits",
+    "overwritten",
     "brake pulled",
     "brake released",
     "brake undone",
@@ -106,6 +138,12 @@ class Swarm:
     rates: dict[str, float] = field(default_factory=dict)
     crowded: bool = False
     brakes: bool = False
+    settles: bool = False
+    """Whether everything that waits for a person is decided about in the end."""
+    favourites: tuple[str, ...] = ()
+    """Fields of persons that are edited more often than others."""
+    shares: tuple[int, int, int] = (6, 3, 1)
+    """How often persons, things and words are written."""
     credit: int | None = None
     """How many bytes a sender may be ahead; None: as the product has it, far more than these runs ever send."""
     clock: tuple[int, ...] = (0, 0, 1, 1, 2, 50)
@@ -128,6 +166,16 @@ class Swarm:
         elif kind in ("hostile", "forked", "changed"):
             its = {"hostile": HOSTILE, "forked": FORKED, "changed": CHANGED}[kind]
             swarm.rates.update({fault: rng.uniform(*span) for fault, span in its.items()})
+        elif kind in ("held", "decided"):
+            its = {"held": HELD, "decided": DECIDED}[kind]
+            swarm.rates.update({fault: rng.uniform(*span) for fault, span in its.items()})
+            swarm.settles, swarm.hot = True, 1
+            if kind == "held":
+                swarm.shares, swarm.check_every = (4, 2, 2), 30
+            else:
+                swarm.favourites = ("phone", "name")
+        elif kind == "mixed":
+            swarm.rates.update({fault: rng.uniform(*span) for fault, span in SOMETIMES.items()})
         elif kind == "crowded":
             swarm.ids, swarm.hot, swarm.crowded = 1, 1, True
             swarm.ticks, swarm.nodes = rng.randint(120, 240), (6, 12)

@@ -12,7 +12,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.simulation.model import BY_NUMBER, Register, Table, identity, readable, scope_of
+from tests.simulation.model import (
+    TABLES,
+    Register,
+    Table,
+    fixed_hold,
+    identity,
+    readable,
+    scope_of,
+    within,
+)
 
 Key = tuple[str, str, str]
 """(table, unit, id)"""
@@ -52,6 +61,22 @@ class Write:
     origin: str
     clock: int
     """The latest that its writer's clock showed while the row was edited."""
+    held: str = ""
+    """Why nobody is to show it, if that is so for ever."""
+    released: bool = False
+    """Whether a person has said that it is to be shown, known code or not."""
+    enters: bool = False
+    """Whether it was entered with its row."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A write that a register keeps. ``held`` says why it is not shown; ``covered``: a write that is held had seen
+    it, so it is no longer a rival of any."""
+
+    write: Write
+    held: str
+    covered: bool
 
 
 def nfc(value: Any) -> Any:
@@ -76,15 +101,26 @@ def elements(raw: str | None) -> set[str]:
 class Folding:
     """One key's window as the writes that its batch should carry (design, 4 and 5)."""
 
-    def __init__(self, node: str, key: Key, window: Window, batch: bytes) -> None:
-        self.node, self.batch, self.window = node, batch, window
-        self.table = _table(key)
+    def __init__(self, node: str, key: Key, window: Window, batch: bytes, truth: Truth) -> None:
+        self.node, self.batch, self.window, self.truth = node, batch, window, truth
+        self.table = TABLES[key[0]]
         self.key = key
         self.clock = max(op.clock for op in window.ops)
         self.writes: list[Write] = []
 
-    def _add(self, who: bytes, register: str, value: Any, seen: frozenset[bytes], element: str = "") -> None:
-        self.writes.append(Write((*self.key, who, register, element), value, self.batch, seen, self.node, self.clock))
+    def _add(
+        self,
+        who: bytes,
+        register: str,
+        value: Any,
+        seen: frozenset[bytes],
+        element: str = "",
+        held: str = "",
+        enters: bool = False,
+    ) -> None:
+        place = (*self.key, who, register, element)
+        made = Write(place, value, self.batch, seen, self.node, self.clock, held, False, enters)
+        self.writes.append(made)
 
     def run(self) -> list[Write]:
         ops, shown = self.window.ops, self.window.shown
@@ -112,7 +148,8 @@ class Folding:
 
     def _insert(self, row: RowImage) -> None:
         who, seen = self._identity(row), self.window.ops[-1].seen
-        self._add(who, ALIVE, True, seen)
+        enters = not self.truth.has_met((*self.key, who), seen)
+        self._add(who, ALIVE, True, seen, enters=True)
         for register in known(self.table, row):
             if not readable(register, self.node, self.key[1]):
                 continue
@@ -120,8 +157,11 @@ class Folding:
                 self._add(who, register.name, FORGET, seen, FORGET)
                 for element in elements(row[register.name]):
                     self._add(who, register.name, True, seen, element)
-            else:
-                self._add(who, register.name, value_of(register, row), seen)
+                continue
+            value = value_of(register, row)
+            held = fixed_hold(self.table, register, value, self.node, enters=enters)
+            if held != "right" or says_something(value):
+                self._add(who, register.name, value, seen, held=held, enters=True)
 
     def _edit(self, who: bytes, ops: list[Op]) -> None:
         if not ops:
@@ -136,15 +176,21 @@ class Folding:
                 continue
             seen = touching[-1].seen
             if register.policy != "union":
-                self._add(who, register.name, value_of(register, last), seen)
+                value = value_of(register, last)
+                held = fixed_hold(self.table, register, value, self.node, enters=False)
+                self._add(who, register.name, value, seen, held=held)
                 continue
             old, now = elements(first[register.name]), elements(last[register.name])
             for element in now ^ old:
                 self._add(who, register.name, element in now, seen, element)
 
 
-def _table(key: Key) -> Table:
-    return next(table for table in BY_NUMBER.values() if table.name == key[0])
+def nothing_like(value: Any) -> Any:
+    return (None,) * len(value) if isinstance(value, tuple) else None
+
+
+def says_something(value: Any) -> bool:
+    return any(each is not None for each in value) if isinstance(value, tuple) else value is not None
 
 
 def _differs(register: Register, op: Op) -> bool:
@@ -183,8 +229,18 @@ class Truth:
     """What each batch should carry; batches from before the run carry nothing that is watched."""
     times: dict[tuple[Place, bytes], int] = field(default_factory=dict)
     """The time of each write as first met; the product's own, since only it can know."""
-    undoing: str | None = None
-    """The node that takes an accident back just now."""
+    waited: set[tuple[str, Place, bytes]] = field(default_factory=set)
+    """By unit: writes that were held there for want of a code."""
+    is_steady: bool = False
+    """Whether no clock jumps in this run: then journals keep all that they were told."""
+    split: set[tuple[Place, bytes]] = field(default_factory=set)
+    """Writes whose batch enters the row without them, and has them as later edits of its own."""
+    telling: str | None = None
+    """The node that seals what no program's statement wrote just now: its batches say what it is."""
+    inserts: dict[tuple[Any, ...], set[bytes]] = field(default_factory=dict)
+    """By (table, unit, id, identity): the batches that entered the row."""
+    codes: dict[bytes, set[tuple[str, str]]] = field(default_factory=dict)
+    """The (unit, code) that each catalogue batch brought."""
     undone: list[Undone] = field(default_factory=list)
 
     def wrote(
@@ -210,34 +266,73 @@ class Truth:
     def sealed(self, node: str, key: Key, batch: bytes | None) -> None:
         """A key's notes have gone: into a batch, or because the row came and went."""
         window = self.nodes[node].windows.pop(key)
-        writes = Folding(node, key, window, batch or b"").run()
+        writes = Folding(node, key, window, batch or b"", self).run()
         if batch is None:
             assert not writes, f"I2: {node} threw away its notes of {key}: {writes}"
         else:
-            self.batches[batch].extend(writes)
+            self.add(batch, writes)
+
+    def add(self, batch: bytes, writes: Iterable[Write]) -> None:
+        """These writes are in a batch."""
+        for write in writes:
+            self.batches.setdefault(batch, []).append(write)
+            if write.enters and write.place[4] == ALIVE:
+                self.inserts.setdefault(write.place[:4], set()).add(batch)
+
+    def has_met(self, row: tuple[Any, ...], seen: frozenset[bytes]) -> bool:
+        """Whether somebody who has merged these batches knows of the row: then to enter it again is to edit it."""
+        return not self.inserts.get(row, set()).isdisjoint(seen)
 
     def equivocated(self, one: bytes, other: bytes) -> None:
         """A batch has a twin that was signed at the same place, with the same in it."""
         twins = [replace(write, batch=other) for write in self.batches.get(one, ())]
-        self.batches[other] = twins
+        self.batches[other] = []
+        self.add(other, twins)
+        self.codes[other] = self.codes.get(one, set())
+        self.split |= {(place, other) for place, batch in self.split if batch == one}
         for write in twins:
             if (write.place, one) in self.times:
                 self.times[(write.place, other)] = self.times[(write.place, one)]
 
-    def registers(self, applied: Iterable[bytes]) -> dict[Place, list[Write]]:
-        """The oracle: of the writes in these batches, those that no other of them had seen."""
+    def registers(self, applied: Iterable[bytes]) -> dict[Place, list[Kept]]:
+        """The oracle, where these batches are merged: of their writes those that no other had seen, and those that may
+        be shown (now, or once their code is known) and that no write which is shown had seen."""
         by_register: dict[tuple[Any, ...], list[Write]] = {}
+        known: set[tuple[str, str]] = set()
         for batch in applied:
+            known |= self.codes.get(batch, set())
             for write in self.batches.get(batch, ()):
                 by_register.setdefault(write.place[:5], []).append(write)
-        found: dict[Place, list[Write]] = {}
+        found: dict[Place, list[Kept]] = {}
         for writes in by_register.values():
             for write in writes:
-                rivals = (each for each in writes if each.place[5] in (write.place[5], FORGET))
-                if write.value is not FORGET and not any(write.batch in each.seen for each in rivals):
-                    found.setdefault(write.place, []).append(write)
+                if write.value is FORGET:
+                    continue
+                after = [
+                    each for each in writes if write.batch in each.seen and each.place[5] in (write.place[5], FORGET)
+                ]
+                held = why_held(write, known)
+                if not after or (held in ("", "code") and all(self._covers(each, known) for each in after)):
+                    kept = found.setdefault(write.place, [])
+                    kept.append(Kept(write, held, bool(after)))
+                    if held and (write.place, write.batch) in self.split:
+                        kept.append(Kept(replace(write, value=nothing_like(write.value)), "", True))
         return found
+
+    def _covers(self, write: Write, known: set[tuple[str, str]]) -> bool:
+        """Whether what a write had seen may still be shown: it is held itself, and its batch did not empty the register
+        before it wrote it."""
+        return bool(why_held(write, known)) and (write.place, write.batch) not in self.split
+
+
+def why_held(write: Write, known: set[tuple[str, str]]) -> str:
+    """Why a write is not shown where these (unit, code) are known; an empty text if it may be."""
+    if write.held or write.released or write.place[4] == ALIVE:
+        return write.held
+    code = TABLES[write.place[0]].register(write.place[4]).code_in(write.value)
+    is_known = code is None or any(code == each and within(write.place[1], unit) for unit, each in known)
+    return "" if is_known else "code"
 
 
 def key_scope(key: Key) -> str:
-    return scope_of(_table(key), key[1])
+    return scope_of(TABLES[key[0]], key[1])
