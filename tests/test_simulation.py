@@ -27,7 +27,7 @@ from tests.world import World
 
 ROOT = Path(__file__).parent.parent
 PROVINCE, DISTRICT = "p.vn", "d.p.vn"
-SEEDS = 120
+SEEDS = 60
 """More in ``make soak``."""
 
 EARLY = {
