@@ -284,13 +284,12 @@ def commits_are_not_synced() -> Places:
 
 
 def nothing_is_forwarded() -> Places:
-    real = session.held_on_link
+    real = session.sendable
 
-    def own(connection: Any, child: Any) -> Any:
-        unit = {stream.origin for stream in real(connection, child)} - {child}
-        return {stream: head for stream, head in real(connection, child).items() if stream.origin == child or not unit}
+    def own(connection: Any, context: Any, peer: str, batch: Any) -> Any:
+        return real(connection, context, peer, batch) if batch.head.stream.origin == context.unit else None
 
-    return [(session, "held_on_link", own)]
+    return [(session, "sendable", own)]
 
 
 def at_start(*statements: str) -> Places:
