@@ -272,8 +272,7 @@ def _insert_value(register: Register, entry: EntryView) -> Value:
     """What an insert writes to a register: null where it names no value."""
     if register.is_union:
         return tuple(entry.values.get(register.name, ((), ()))[0])
-    empty = tuple(None for _ in register.fields) if register.is_group else None
-    value: Value = entry.values.get(register.name, empty)
+    value: Value = entry.values.get(register.name, register.nothing)
     return value
 
 
@@ -294,18 +293,19 @@ def project(table: Table, scope: str, key: str, states: dict[bytes, RowState]) -
     for state in states.values():
         for conflict in _conflicts(table, scope, key, state):
             conflicts[(state.identity, conflict.field)] = conflict
-    row = None if front is None else shown_row(table, front)
-    for state in living if front is not None else ():
-        if state is not front:
-            conflicts[(state.identity, TWIN)] = _twin(table, scope, key, front, state)
+    row = None
+    if front is not None:
+        row = shown_row(table, front)
+        for state in living:
+            if state is not front:
+                conflicts[(state.identity, TWIN)] = _twin(table, scope, key, front, state)
     plain = len(states) == 1 and front is not None and not conflicts and _is_single(front)
     return MergedKey(states, front, row, conflicts, plain)
 
 
-def _twin(table: Table, scope: str, key: str, front: RowState | None, state: RowState) -> Conflict:
+def _twin(table: Table, scope: str, key: str, front: RowState, state: RowState) -> Conflict:
     """Another person under this key: the row shown, and the one that waits for a key of its own, each whole, as whoever
     touched it last left it. The number says who waits, not what has been edited of them meanwhile."""
-    assert front is not None  # noqa: S101 - whoever asks has one
     number = conflict_number(scope, table.name, key, state.identity, TWIN, ())
     both = [replace(shown(Policy.UNION, each.alive), value=_whole(table, each)) for each in (front, state)]
     return Conflict(number, state.identity, TWIN, Policy.REVIEW, True, frozenset(both), both[0])

@@ -87,6 +87,15 @@ class Register:
         return self.fields[0].group is not None
 
     @property
+    def nothing(self) -> Value:
+        """What a write carries that says nothing, unless it is of a union's element."""
+        return tuple(None for _ in self.fields) if self.is_group else None
+
+    def parts(self, value: Value) -> tuple[Value, ...]:
+        """A write's value field by field."""
+        return value if self.is_group and isinstance(value, tuple) else (value,)
+
+    @property
     def read_up_to(self) -> int | None:
         return self.fields[0].read_up_to
 

@@ -7,11 +7,11 @@ greater than the times of the writes it replaces, and nobody's clock is moved fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from conflict.values import TIME_MAX
+from conflict.values import TIME_MAX, Write
 from sync_engine.batch import SectionKind
 from sync_engine.entries import Entries, identity_of
 from sync_engine.fields import from_sql
@@ -79,6 +79,11 @@ class Draft:
 
 def _later(time: int) -> int:
     return min(time + 1, TIME_MAX)
+
+
+def time_after(noted: int, replaced: Iterable[Write]) -> int:
+    """The time of a write: what the clock said, or just after the writes that it replaces."""
+    return max([noted, *(_later(write.time) for write in replaced)])
 
 
 class Folder:

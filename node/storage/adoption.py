@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from node.storage.apply import KEYS_AT_ONCE, applying, insertable_registers
+from node.storage.apply import KEYS_AT_ONCE, applying
 from node.storage.capture import EDITED, WORD_BITS, install_capture, is_wide, mask_bits
 from node.storage.codes import CODES_CAME
 from node.storage.context import Context
@@ -166,8 +166,7 @@ def _show_keys(
 ) -> None:
     number, name = scope
     unit = unit_of(name)
-    written = insertable_registers(connection, context, table, number, unit, ids)
-    loaded, heads = load_keys(connection, table, number, unit, ids, written, {})
+    loaded, heads = load_keys(connection, context, table, number, unit, ids)
     saver = KeySaver(table, number, unit, {head: no for no, head in heads.items()}, context.now_ms())
     for key in ids:
         merged = project(table, name, key, loaded[key].states)

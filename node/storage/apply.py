@@ -18,15 +18,15 @@ import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from conflict.values import Head, level_of
+from conflict.values import Head
 from conflict.vector import Vector
 from node.storage.codes import hold_unknown, note_codes
 from node.storage.context import Context
 from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
 from node.storage.journal import note_decision, prune
 from node.storage.overwritten import Overwriting, note_overwritten
-from node.storage.registers import KeySaver, heads_of, load_keys
-from node.storage.registries import current_registry, registry_of
+from node.storage.registers import KeySaver, insertable, load_keys
+from node.storage.registries import current_registry
 from node.storage.streams import scope_no, streams
 from sync_engine.batch import SectionKind
 from sync_engine.entries import Entries
@@ -78,7 +78,7 @@ def apply_batch(connection: Connection, context: Context, incoming: Incoming, se
     """Merge a batch's entries; the caller advances heads and commits."""
     result = Applied()
     current = current_registry(connection, context)
-    hold_unknown(connection, current, unit_of(incoming.head.stream.scope), sections)
+    hold_unknown(connection, unit_of(incoming.head.stream.scope), sections)
     by_table: dict[str, list[Entries]] = {}
     for entries in sections:
         by_table.setdefault(entries.table.name, []).append(entries)
@@ -342,8 +342,7 @@ class _TableApply:
                 if key in places:
                     places[key].append(view(part, at))
         was = incoming.was.get(self.table.name, {})
-        written = insertable_registers(self.connection, self.context, self.table, self.scope_no, self.unit, ids)
-        loaded, heads = load_keys(self.connection, self.table, self.scope_no, self.unit, ids, written, was)
+        loaded, heads = load_keys(self.connection, self.context, self.table, self.scope_no, self.unit, ids, was)
         numbers = {**{head: no for no, head in heads.items()}, incoming.head: incoming.no}
         writes = insertable(self.context, incoming.registry, incoming.head, self.table.name, self.unit)
         batch = Batch(incoming.head, incoming.seen, writes)
@@ -353,38 +352,6 @@ class _TableApply:
             by = max(places[key], key=lambda entry: entry.time).by
             saver.add(key, merged, loaded[key], by, entered=any(entry.new for entry in places[key]))
         return saver.save(self.connection)
-
-
-def insertable(context: Context, registry: Registry, head: Head, name: str, unit: str) -> frozenset[str]:
-    """The registers an insert writes: those its origin may read, in its registry version, that this node may read."""
-    table = registry.all_tables.get(name)
-    if table is None:
-        return frozenset()
-    levels = (level_of(head.stream.origin), context.level)
-    return frozenset(
-        register.name
-        for register in table.registers
-        if all(table.may_read(register, level, level_of(unit)) for level in levels)
-    )
-
-
-def insertable_registers(
-    connection: Connection, context: Context, table: Table, scope_no: int, unit: str, ids: Sequence[str]
-) -> dict[int, frozenset[str]]:
-    """By local batch number: the registers that the inserts of some keys wrote."""
-    rows = execute(
-        connection,
-        "SELECT no, registry FROM _batch WHERE no IN"
-        f" (SELECT batch FROM _row WHERE scope = ? AND tbl = ? AND id {IN_LIST})",
-        (scope_no, table.number, in_list(ids)),
-    ).all()
-    heads = heads_of(connection, [no for no, _ in rows])
-    found = {}
-    for no, version in rows:
-        registry = registry_of(connection, context, version)
-        if registry is not None:
-            found[no] = insertable(context, registry, heads[no], table.name, unit)
-    return found
 
 
 def unseen_batches(connection: Connection, incoming: Incoming) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sqlalchemy import Connection
 
-from conflict.values import Hold
+from conflict.values import Hold, Value
 from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
 from node.storage.meta import set_meta
 from sync_engine.batch import SectionKind
@@ -24,50 +24,50 @@ CODES_CAME = "codes_came"
 """In ``_meta``: values that were held may be shown now; how far they have been looked at."""
 
 
-def code_fields(register: Register) -> list[Field]:
-    """The fields of a register that hold codes."""
-    return [each for each in register.fields if each.type is FieldType.CODE]
+Code = tuple[str, str]
+"""(kind, code)."""
 
 
-def known_codes(connection: Connection, unit: str, kind: str, codes: Iterable[str]) -> set[str]:
-    """Those of some codes of one kind that the rows of ``unit`` may hold."""
-    return set(
-        execute(
-            connection,
-            f"SELECT code FROM _code WHERE kind = ? AND code {IN_LIST} AND unit {IN_LIST}",
-            (kind, in_list(sorted(set(codes))), in_list(path_of(unit))),
-        ).scalars()
+def codes_in(register: Register, value: Value) -> list[Code]:
+    """The codes in a register's value."""
+    return [
+        (each.kind or "", str(code))
+        for each, code in zip(register.fields, register.parts(value), strict=True)
+        if each.type is FieldType.CODE and code is not None
+    ]
+
+
+def unknown_codes(connection: Connection, unit: str, codes: Iterable[Code]) -> set[Code]:
+    """Those of some codes that the rows of ``unit`` may not hold yet."""
+    wanted = set(codes)
+    if not wanted:
+        return wanted
+    rows = execute(
+        connection,
+        f"SELECT kind, code FROM _code WHERE code {IN_LIST} AND kind {IN_LIST} AND unit {IN_LIST}",
+        (in_list({code for _, code in wanted}), in_list({kind for kind, _ in wanted}), in_list(path_of(unit))),
     )
+    return wanted - {(kind, code) for kind, code in rows}
 
 
-def hold_unknown(connection: Connection, registry: Registry, unit: str, sections: Sequence[Entries]) -> None:
+def hold_unknown(connection: Connection, unit: str, sections: Sequence[Entries]) -> None:
     """Mark the values of a batch whose code is not known. Set by set: the distinct codes of a column are few."""
     for entries in sections:
-        if entries.kind is not SectionKind.ROWS:
-            continue
-        for at, register in enumerate(entries.registers):
-            if register.name in entries.withheld or register.is_union:
-                continue
-            for each in code_fields(register):
-                _hold_column(connection, registry, unit, entries, at, each)
+        for bit, register in enumerate(entries.registers):
+            for each in register.fields if register.name not in entries.withheld else ():
+                if each.type is FieldType.CODE:
+                    _hold_column(connection, unit, entries, bit, each)
 
 
-def _hold_column(
-    connection: Connection, registry: Registry, unit: str, entries: Entries, bit: int, each: Field
-) -> None:
-    column = entries.columns[each.name]
-    distinct = set(column)
-    distinct.discard(None)
-    table = registry.all_tables.get(entries.table.name)
-    if not distinct or table is None:
-        return
-    unknown = distinct - known_codes(connection, unit, each.kind or "", distinct)
+def _hold_column(connection: Connection, unit: str, entries: Entries, bit: int, each: Field) -> None:
+    column, kind = entries.columns[each.name], each.kind or ""
+    unknown = unknown_codes(connection, unit, ((kind, code) for code in set(column) if code is not None))
     if not unknown:
         return
     broken = entries.broken.setdefault(entries.registers[bit].name, {})
     for at, code in enumerate(column):
         decided = entries.decision(at) is not None  # a person has looked at this very value
-        if code in unknown and not decided and (entries.masks is None or entries.masks[at] >> bit & 1):
+        if (kind, code) in unknown and not decided and (entries.masks is None or entries.masks[at] >> bit & 1):
             broken.setdefault(at, Hold.CODE)
 
 

@@ -15,16 +15,17 @@ import msgspec
 from sqlalchemy import Connection
 
 from conflict.register import rivals
-from conflict.values import TIME_MAX, Head, Hold, StreamId, Value, Write, level_of
-from node.storage.apply import insertable_registers
+from conflict.values import Head, Hold, StreamId, Value, level_of
+from node.storage.codes import codes_in, unknown_codes
 from node.storage.context import Context
 from node.storage.engine import execute, quoted
-from node.storage.held import HeldValue, find_held, is_known, shown_beside
+from node.storage.held import HeldValue, find_held, shown_beside
 from node.storage.inbox import seal_remainder
 from node.storage.journal import OPEN
-from node.storage.registers import load_keys, unpack_value
+from node.storage.registers import frozen, load_keys, unpack_value
 from node.storage.registries import current_registry
 from node.storage.sealing import Statement, seal_statement
+from node.storage.streams import scope_no
 from sync_engine.batch import SectionKind
 from sync_engine.entries import ID_CHARS_MAX, Act, Decision, Entries
 from sync_engine.errors import BadInput
@@ -32,7 +33,7 @@ from sync_engine.fields import normalise, rule_breaks, to_sql
 from sync_engine.merge import ALIVE, TWIN, RowState, is_alive, shown_row
 from sync_engine.names import unit_of
 from sync_engine.registry import Field, Register, Table
-from sync_engine.seal import Folder, Noted, section_of
+from sync_engine.seal import Folder, Noted, section_of, time_after
 
 
 class NotDecided(BadInput):
@@ -145,18 +146,10 @@ def _conflict(connection: Connection, context: Context, number: int) -> Place:
         raise NotDecided(f"there is no conflict {number} here", hint="'dongbo conflicts' lists them with their numbers")
     scope_no, scope, tbl, key, identity, field, state, live, raw = row
     table = registry.by_number[tbl]
-    found = _states(connection, context, table, scope_no, scope, key)[identity]
+    loaded, _heads = load_keys(connection, context, table, scope_no, unit_of(scope), [key])
     writes = [(each[3], bool(each[4])) for each in msgspec.msgpack.decode(raw)]
+    found = loaded[key].states[identity]
     return Place(number, scope_no, scope, table, key, found, field, bool(live) and state == OPEN, writes)
-
-
-def _states(
-    connection: Connection, context: Context, table: Table, scope_no: int, scope: str, key: str
-) -> dict[bytes, RowState]:
-    unit = unit_of(scope)
-    written = insertable_registers(connection, context, table, scope_no, unit, [key])
-    loaded, _heads = load_keys(connection, table, scope_no, unit, [key], written, {})
-    return loaded[key].states
 
 
 def _kept_value(place: Place, choice: Choice) -> Value:
@@ -173,7 +166,7 @@ def _check_value(connection: Connection, place: Place, value: Value, *, typed: b
     register = place.register
     if breaks_rule(register, value):
         raise NotDecided("this value breaks the rule of its field", hint="use --value with a right one")
-    if typed and not is_known(connection, place.unit, register, value):
+    if typed and unknown_codes(connection, place.unit, codes_in(register, value)):
         raise NotDecided("this code is in no list here", hint="enter it in the catalogue first, or choose another")
 
 
@@ -181,8 +174,7 @@ def breaks_rule(register: Register, value: Value) -> bool:
     """Whether a value is none that its field admits."""
     if register.is_union:
         return False
-    values = value if register.is_group and isinstance(value, tuple) else (value,)
-    return any(rule_breaks(each, [one]) for each, one in zip(register.fields, values, strict=True))
+    return any(rule_breaks(each, [one]) for each, one in zip(register.fields, register.parts(value), strict=True))
 
 
 def _typed_value(place: Place, choice: Choice) -> Value:
@@ -199,7 +191,7 @@ def _typed_value(place: Place, choice: Choice) -> Value:
         raise NotDecided(f"{place.field} is several fields: {names}", hint="use --value FIELD=VALUE for each")
     row = shown_row(place.table, place.state)
     return tuple(
-        _normal(each, choice.value[each.name]) if each.name in choice.value else _frozen(row[each.name])
+        _normal(each, choice.value[each.name]) if each.name in choice.value else frozen(row[each.name])
         for each in register.fields
     )
 
@@ -207,10 +199,6 @@ def _typed_value(place: Place, choice: Choice) -> Value:
 def _normal(field: Field, text: str) -> Value:
     value = normalise(field, text if text.strip() else None)
     return None if value == () else value
-
-
-def _frozen(value: Any) -> Value:
-    return tuple(value) if isinstance(value, list) else value
 
 
 # --- held values ---
@@ -235,8 +223,8 @@ def refuse(connection: Connection, context: Context, number: int, by: str | None
     kept = shown_beside(held)
     if held.register.is_union:
         kept = bool(kept)
-    elif kept is None and held.register.is_group:
-        kept = tuple(None for _ in held.register.fields)
+    elif kept is None:
+        kept = held.register.nothing
     if breaks_rule(held.register, kept):
         raise NotDecided(
             "nothing right is there to be shown instead", hint="correct the field: that refuses it as well"
@@ -259,7 +247,7 @@ def _held(connection: Connection, context: Context, number: int) -> HeldValue:
 def _decide(
     connection: Connection, context: Context, held: HeldValue, value: Value, by: str | None, decision: Decision
 ) -> dict[str, Any]:
-    number = execute(connection, "SELECT no FROM _scope WHERE name = ?", (held.scope,)).scalar_one()
+    number = scope_no(connection, held.scope)
     place = Place(held.number, number, held.scope, held.table, held.key, held.state, held.label, True, ())
     shown = shown_beside(held)
     _seal_value(connection, context, place, value, by, decision)
@@ -268,10 +256,6 @@ def _decide(
 
 
 # --- sealing ---
-
-
-def _time_after(context: Context, writes: Sequence[Write]) -> int:
-    return min(max([context.now_ms() << 16, *(write.time + 1 for write in writes)]), TIME_MAX)
 
 
 def _entries(place: Place, kind: SectionKind, time: int, by: str | None, decision: Decision | None) -> Entries:
@@ -292,15 +276,14 @@ def _seal_value(
 ) -> None:
     register = place.register
     kept = [write for writes in place.state.register(register).values() for write in writes]
-    time = _time_after(context, [*kept, *place.state.alive])
+    time = time_after(context.now_ms() << 16, [*kept, *place.state.alive])
     entries = _entries(place, SectionKind.ROWS, time, by, decision)
     entries.registers = (register,)
     if register.is_union:
         name, element = register.fields[0].name, place.field.partition(":")[2]
         entries.columns[name], entries.removed[name] = [[element] if value else []], [[] if value else [element]]
     else:
-        values = value if register.is_group and isinstance(value, tuple) else (value,)
-        for each, one in zip(register.fields, values, strict=True):
+        for each, one in zip(register.fields, register.parts(value), strict=True):
             entries.columns[each.name] = [list(one) if isinstance(one, tuple) else one]
     sections = [entries]
     if not is_alive(place.table, place.state):  # an edit says that its row is there; a decision about a field does not
@@ -313,7 +296,7 @@ def _seal_alive(
 ) -> None:
     """An entry that names no register says that its row is there; a delete says that it is not."""
     kind = SectionKind.ROWS if keeps else SectionKind.DELETE
-    time = _time_after(context, list(place.state.alive))
+    time = time_after(context.now_ms() << 16, place.state.alive)
     _seal(connection, context, place, [_entries(place, kind, time, by, decision)])
 
 
@@ -326,7 +309,7 @@ def _rename(connection: Connection, context: Context, place: Place, choice: Choi
     table = place.table
     row = shown_row(table, place.state) | _waiting_codes(place)
     sql = [to_sql(each, [row[each.name]])[0] for each in table.fields]
-    folder, now = Folder(table), _time_after(context, list(place.state.alive))
+    folder, now = Folder(table), time_after(context.now_ms() << 16, place.state.alive)
     (identity,) = folder.prepare([[*sql, choice.by]])
     entered = Noted(key, inserted=context.now_ms() << 16)  # it replaces nothing: no other clock moves its time
     drafts, _ = folder.fold(entered, [*sql, choice.by], identity, ())
@@ -347,8 +330,7 @@ def _waiting_codes(place: Place) -> dict[str, Any]:
         ]
         if waiting and not register.is_union:
             value = max(waiting, key=lambda each: each.time).value
-            values = value if register.is_group and isinstance(value, tuple) else (value,)
-            found |= {each.name: one for each, one in zip(register.fields, values, strict=True)}
+            found |= {each.name: one for each, one in zip(register.fields, register.parts(value), strict=True)}
     return found
 
 

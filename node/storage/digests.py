@@ -16,7 +16,6 @@ from sqlalchemy import Connection
 from conflict.numbers import statement
 from conflict.register import rivals
 from conflict.values import level_of
-from node.storage.apply import insertable_registers
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.registers import load_keys
@@ -113,8 +112,7 @@ def _digest_table(connection: Connection, context: Context, table: Table, scope:
         if not ids:
             break
         last = ids[-1]
-        insertable = insertable_registers(connection, context, table, number, unit, ids)
-        loaded, _ = load_keys(connection, table, number, unit, ids, insertable, {})
+        loaded, _ = load_keys(connection, context, table, number, unit, ids)
         for key in sorted(loaded):
             bucket = bucket_of(key)
             for identity, state in sorted(loaded[key].states.items()):

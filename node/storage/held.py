@@ -17,8 +17,8 @@ from conflict.policies import shown
 from conflict.register import admitted, showable
 from conflict.values import Head, Hold, Value, Write, level_of
 from conflict.vector import Vector
-from node.storage.apply import KEYS_AT_ONCE, applying, insertable_registers
-from node.storage.codes import CODES_CAME, code_fields, known_codes
+from node.storage.apply import KEYS_AT_ONCE, applying
+from node.storage.codes import CODES_CAME, Code, codes_in, unknown_codes
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.journal import label_of
@@ -26,7 +26,7 @@ from node.storage.meta import get_meta, set_meta
 from node.storage.past import all_seen_at
 from node.storage.registers import KeySaver, LoadedKey, load_keys, unpack_value
 from node.storage.registries import current_registry
-from sync_engine.merge import RowState, project
+from sync_engine.merge import RegisterKey, RowState, project
 from sync_engine.names import unit_of
 from sync_engine.registry import Register, Table
 
@@ -63,14 +63,12 @@ def held_count(connection: Connection) -> int:
 def held_values(connection: Connection, context: Context) -> list[HeldValue]:
     """All that are held, by scope, table and id."""
     found: list[HeldValue] = []
-    for table, scope, keys in _places(connection, context, 1, int(max(Hold))):
-        unit = unit_of(scope[1])
+    for table, (number, scope), keys in _places(connection, context):
         for start in range(0, len(keys), KEYS_AT_ONCE):
             ids = keys[start : start + KEYS_AT_ONCE]
-            written = insertable_registers(connection, context, table, scope[0], unit, ids)
-            loaded, heads = load_keys(connection, table, scope[0], unit, ids, written, {})
+            loaded, heads = load_keys(connection, context, table, number, unit_of(scope), ids)
             for key in ids:
-                found += _held_in(table, scope[1], key, loaded[key], heads)
+                found += _held_in(table, scope, key, loaded[key], heads)
     return found
 
 
@@ -90,8 +88,7 @@ def find_held(connection: Connection, context: Context, number: int) -> HeldValu
             scope, table.name, key, identity, label_of(register, element), [write]
         ):
             continue
-        written = insertable_registers(connection, context, table, scope_no, unit_of(scope), [key])
-        loaded, heads = load_keys(connection, table, scope_no, unit_of(scope), [key], written, {})
+        loaded, heads = load_keys(connection, context, table, scope_no, unit_of(scope), [key])
         return next(each for each in _held_in(table, scope, key, loaded[key], heads) if each.number == number)
     return None
 
@@ -107,16 +104,13 @@ def _held_in(table: Table, scope: str, key: str, loaded: LoadedKey, heads: Mappi
         yield HeldValue(number, scope, table, key, state, register, element, write, batch)
 
 
-def _places(
-    connection: Connection, context: Context, least: int, most: int
-) -> list[tuple[Table, tuple[int, str], list[str]]]:
+def _places(connection: Connection, context: Context) -> list[tuple[Table, tuple[int, str], list[str]]]:
     """Where values are held: table, scope (number and name), ids."""
     registry = current_registry(connection, context)
     rows = execute(
         connection,
         "SELECT DISTINCT no, name, tbl, id FROM _write JOIN _scope ON _scope.no = _write.scope"
-        " WHERE held > 0 AND held BETWEEN ? AND ? ORDER BY name, tbl, id",
-        (least, most),
+        " WHERE held > 0 AND covered = 0 ORDER BY name, tbl, id",
     )
     found: dict[tuple[int, str, int], list[str]] = {}
     for no, name, tbl, key in rows:
@@ -155,15 +149,18 @@ def judge_again(connection: Connection, context: Context) -> None:
 def _judge_keys(connection: Connection, context: Context, table: Table, number: int, keys: list[str]) -> None:
     scope = str(execute(connection, "SELECT name FROM _scope WHERE no = ?", (number,)).scalar_one())
     unit = unit_of(scope)
-    written = insertable_registers(connection, context, table, number, unit, keys)
-    loaded, heads = load_keys(connection, table, number, unit, keys, written, {})
+    loaded, heads = load_keys(connection, context, table, number, unit, keys)
     saver = KeySaver(table, number, unit, {head: no for no, head in heads.items()}, context.now_ms())
-    known = [
+    waiting = [
         (key, identity, place, write)
         for key in keys
         for identity, place, write in loaded[key].held
-        if write.held is Hold.CODE and is_known(connection, unit, table.register(place[0]), write.value)
+        if write.held is Hold.CODE
     ]
+    unknown = unknown_codes(
+        connection, unit, (code for *_, place, write in waiting for code in _codes(table, place, write))
+    )
+    known = [each for each in waiting if unknown.isdisjoint(_codes(table, each[2], each[3]))]
     rivalled = [each for each in known if len(loaded[each[0]].states[each[1]].writes[each[2]]) > 1]
     seen = all_seen_at(connection, {dot for each in rivalled for dot in each[3].dots})
     for key, identity, place, write in known:
@@ -181,14 +178,8 @@ def _judge_keys(connection: Connection, context: Context, table: Table, number: 
         saver.save(connection)
 
 
-def is_known(connection: Connection, unit: str, register: Register, value: Value) -> bool:
-    """Whether all codes of a register's value are known for the rows of a unit."""
-    values = value if register.is_group and isinstance(value, tuple) else (value,)
-    return all(
-        code is None or code in known_codes(connection, unit, each.kind or "", [str(code)])
-        for each, code in zip(register.fields, values, strict=True)
-        if each in code_fields(register)
-    )
+def _codes(table: Table, place: RegisterKey, write: Write) -> list[Code]:
+    return codes_in(table.register(place[0]), write.value)
 
 
 def shown_beside(value: HeldValue) -> Value:

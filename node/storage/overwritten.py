@@ -52,14 +52,14 @@ class _Found:
 
 def note_overwritten(connection: Connection, context: Context, batch: Overwriting, parts: Sequence[Entries]) -> int:
     """Journal what the batch's entries replace; returns how many values."""
-    recent = _recent(connection, context, batch.head.stream.scope)
+    recent = heads_of(connection, _recent(connection, context, batch.head.stream.scope))
     if not recent:
         return 0
     ids = {key for part in parts for key in part.ids}
     found = _found(connection, batch, recent, ids)
     if not found.writes and not found.bases:
         return 0
-    numbers = {head: no for no, head in heads_of(connection, recent).items()} | {batch.head: batch.no}
+    numbers = {head: no for no, head in recent.items()} | {batch.head: batch.no}
     journal = Journal(batch.table, batch.scope_no, unit_of(batch.head.stream.scope), numbers, context.now_ms())
     inserts = _Inserts(connection, context, batch.table)
     done: set[tuple[str, bytes, str]] = set()
@@ -94,9 +94,8 @@ def _recent(connection: Connection, context: Context, scope: str) -> list[int]:
     return nos
 
 
-def _found(connection: Connection, batch: Overwriting, recent: Sequence[int], ids: set[str]) -> _Found:
-    key = (batch.scope_no, batch.table.number, in_list(sorted(ids)), in_list(recent))
-    heads = heads_of(connection, recent)
+def _found(connection: Connection, batch: Overwriting, heads: Mapping[int, Head], ids: set[str]) -> _Found:
+    key = (batch.scope_no, batch.table.number, in_list(sorted(ids)), in_list(heads))
     where = f"scope = ? AND tbl = ? AND id {IN_LIST}"
 
     def write(no: int, time: int, value: Value) -> Write:
@@ -144,8 +143,7 @@ def _written(table: Table, entry: EntryView) -> Iterator[tuple[str, str, Value]]
             _added, removed = entry.values.get(register.name, ((), ()))
             yield from ((register.name, element, False) for element in removed)
         else:
-            empty = tuple(None for _ in register.fields) if register.is_group else None
-            yield register.name, "", entry.values.get(register.name, empty)
+            yield register.name, "", entry.values.get(register.name, register.nothing)
 
 
 class _Inserts:

@@ -15,12 +15,12 @@ from sqlalchemy import Connection
 from conflict.policies import shown
 from conflict.values import Head, Hold, StreamId, Value, Write
 from conflict.vector import Vector
-from node.storage.apply import insertable
 from node.storage.batches import batch_at, undamaged
 from node.storage.codes import hold_unknown
 from node.storage.context import Context
 from node.storage.engine import IN_LIST, execute, in_list
-from node.storage.registries import current_registry, registry_of
+from node.storage.registers import insertable
+from node.storage.registries import registry_of
 from node.storage.streams import find_stream, streams
 from sync_engine.batch import SealedBatch, SectionKind
 from sync_engine.entries import Entries
@@ -148,15 +148,14 @@ def values_without(
     """
     last = max(accident, key=lambda head: head.seq)
     known = seen_at(connection, last).updated([last])
-    nothing: Value = () if register.is_union else tuple(None for _ in register.fields) if register.is_group else None
+    nothing: Value = () if register.is_union else register.nothing
     found: dict[RowKey, Value] = {}
     inserts: dict[RowKey, list[Vector]] = {}
     dots: dict[RowKey, set[Head]] = {}
     lots: dict[tuple[RowKey, str], _Lot] = {}
-    current = current_registry(connection, context)
     for past in batches_about(connection, context, scope, table, Reading(), known.covers):
         writable = insertable(context, past.registry, past.head, table, unit_of(scope))
-        hold_unknown(connection, current, unit_of(scope), past.sections)
+        hold_unknown(connection, unit_of(scope), past.sections)
         entries = list(past.entries(ids))
         inserted = {key for key, entry in entries if entry.new}
         for key, entry in entries:
@@ -224,4 +223,4 @@ def _writes_of(register: Register, entry: EntryView, dot: Head, inserts: bool) -
     if register.name in entry.values:
         yield "", Write(entry.values[register.name], entry.time, origin, dots, held)
     elif entry.new and inserts:
-        yield "", Write(tuple(None for _ in register.fields) if register.is_group else None, entry.time, origin, dots)
+        yield "", Write(register.nothing, entry.time, origin, dots)

@@ -13,12 +13,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from conflict.values import Epoch, Head, Hold, Scope, StreamId, UnitPath, Value, Write
+from conflict.values import Epoch, Head, Hold, Scope, StreamId, UnitPath, Value, Write, level_of
+from node.storage.context import Context
 from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
 from node.storage.journal import Journal
+from node.storage.registries import registry_of
 from sync_engine.fields import from_sql, to_sql
 from sync_engine.merge import ALIVE, MergedKey, RegisterKey, RowState, is_alive
-from sync_engine.registry import Register, Table
+from sync_engine.registry import Register, Registry, Table
 
 _PACK = msgspec.msgpack.Encoder().encode
 _UNPACK = msgspec.msgpack.Decoder().decode
@@ -81,17 +83,17 @@ _ROW = "id, identity, batch, time, alive_batch, alive_time, alive, born, shown, 
 
 def load_keys(
     connection: Connection,
+    context: Context,
     table: Table,
     scope_no: int,
     unit: str,
     ids: Sequence[str],
-    insertable: Mapping[int, frozenset[str]],
-    was: Mapping[str, Mapping[str, Any]],
+    was: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[dict[str, LoadedKey], dict[int, Head]]:
     """Everything held of some keys, and the dots that it refers to by local batch number.
 
-    ``insertable`` says per local batch number which registers an insert there wrote. ``was`` has, for keys that a local
-    program changed and that are being sealed, the fields whose value before that change still matters.
+    ``was`` has, for keys that a local program changed and that are being sealed, the fields whose value before that
+    change still matters.
     """
     where = f"scope = ? AND tbl = ? AND id {IN_LIST}"
     key = (scope_no, table.number, in_list(ids))
@@ -104,6 +106,7 @@ def load_keys(
     nos = [*(r[2] for r in stored), *(r[4] for r in stored if r[4]), *(w[4] for w in writes)]
     nos += [no for r in stored if r[10] for no in _UNPACK(r[10])]
     heads = heads_of(connection, nos)
+    inserted = _inserted(connection, context, table, unit, {r[2]: heads[r[2]] for r in stored})
     loaded = {each: LoadedKey() for each in ids}
     for key_id, row in read_rows(connection, table, unit, ids).items():
         loaded[key_id].row = row
@@ -113,8 +116,8 @@ def load_keys(
     for held in stored:
         one = loaded[held[0]]
         one.shown = held[1] if held[8] else one.shown
-        shown_row = {**(one.row or {}), **was.get(held[0], {})} if held[8] else None
-        state = _state(table, held, by_row.get((held[0], held[1]), []), heads, shown_row, insertable)
+        shown_row = {**(one.row or {}), **(was or {}).get(held[0], {})} if held[8] else None
+        state = _state(table, held, by_row.get((held[0], held[1]), []), heads, shown_row, inserted)
         one.states[held[1]] = state
         for place, kept in state.writes.items():
             one.held += [(state.identity, place, write) for write in kept if write.held and not is_placeholder(write)]
@@ -125,13 +128,39 @@ def load_keys(
     return loaded, heads
 
 
+def insertable(context: Context, registry: Registry, head: Head, name: str, unit: str) -> frozenset[str]:
+    """The registers an insert writes: those its origin may read, in its registry version, that this node may read."""
+    table = registry.all_tables.get(name)
+    if table is None:
+        return frozenset()
+    levels = (level_of(head.stream.origin), context.level)
+    return frozenset(
+        register.name
+        for register in table.registers
+        if all(table.may_read(register, level, level_of(unit)) for level in levels)
+    )
+
+
+def _inserted(
+    connection: Connection, context: Context, table: Table, unit: str, heads: Mapping[int, Head]
+) -> dict[int, frozenset[str]]:
+    """By local batch number: the registers that inserts there wrote."""
+    rows = execute(connection, f"SELECT no, registry FROM _batch WHERE no {IN_LIST}", (in_list(sorted(heads)),))
+    found = {}
+    for no, version in rows.all():
+        registry = registry_of(connection, context, version)
+        if registry is not None:
+            found[no] = insertable(context, registry, heads[no], table.name, unit)
+    return found
+
+
 def _state(
     table: Table,
     stored: Any,
     writes: Iterable[Any],
     heads: Mapping[int, Head],
     shown_row: Mapping[str, Any] | None,
-    insertable: Mapping[int, frozenset[str]],
+    inserted: Mapping[int, frozenset[str]],
 ) -> RowState:
     _id, identity, batch, time, alive_batch, alive_time, alive, born, _shown, hidden, inserts = stored
     dot = heads[batch]
@@ -146,7 +175,7 @@ def _state(
     state.inserts = frozenset({dot, *(heads[no] for no in (_UNPACK(inserts) if inserts else ()))})
     values: Mapping[str, Any] = {} if hidden is None else _UNPACK(hidden)
     for register in table.registers:
-        if register.name in insertable[batch] and not state.is_explicit(register):
+        if register.name in inserted[batch] and not state.is_explicit(register):
             state.base_values[register.name] = (
                 frozen(values.get(register.name)) if shown_row is None else value_in_row(register, shown_row)
             )

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from conflict.policies import shown
-from conflict.values import TIME_MAX, Head, Value, Write
-from node.storage.apply import insertable_registers
+from conflict.values import Head, Value, Write
 from node.storage.brake import RELEASED, UNDOING, UNDONE, Brake, open_brakes, set_state
 from node.storage.context import Context
 from node.storage.engine import execute
@@ -30,6 +29,7 @@ from sync_engine.errors import BadInput
 from sync_engine.merge import ALIVE, RowState
 from sync_engine.names import unit_of
 from sync_engine.registry import Register, Table
+from sync_engine.seal import time_after
 
 ROWS_AT_ONCE = 1_000
 """Rows changed back in one transaction: the general path of a merge takes longer than the fast one."""
@@ -124,8 +124,7 @@ def change_back(
     current, scope = registry.all_tables[table], brake.stream.scope
     unit, number = unit_of(scope), scope_no(connection, scope)
     ids = sorted({each.id for each in rows})
-    written = insertable_registers(connection, context, current, number, unit, ids)
-    loaded, _heads = load_keys(connection, current, number, unit, ids, written, {})
+    loaded, _heads = load_keys(connection, context, current, number, unit, ids)
     drafts = []
     for each in rows:
         state = loaded[each.id].states.get(each.identity)
@@ -180,7 +179,7 @@ def _draft(table: Table, state: RowState, row: Wanted, context: Context) -> _Dra
     if not values and not elements and not revives:
         return None
     replaced += state.alive if revives else ()
-    time = min(max([context.now_ms() << 16, *(write.time + 1 for write in replaced)]), TIME_MAX)
+    time = time_after(context.now_ms() << 16, replaced)
     return _Draft(row, time, values, elements)
 
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from node.storage.apply import insertable_registers
 from node.storage.engine import execute
 from node.storage.registers import load_keys
 from node.storage.registries import current_registry
@@ -60,8 +59,7 @@ def held_by(
     ids = sorted({each for each, _, _ in rows})
     front = {each: None for each in ids}
     front.update({each: who for each, who, is_shown in rows if is_shown})
-    insertable = insertable_registers(connection, node.context, product, number, unit, ids)
-    loaded, _ = load_keys(connection, product, number, unit, ids, insertable, {})
+    loaded, _ = load_keys(connection, node.context, product, number, unit, ids)
     for key, one in loaded.items():
         for who, state in one.states.items():
             born[(key, who)] = state.born

@@ -15,7 +15,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 from conflict.values import Hold, StreamId
-from node.storage.apply import insertable_registers
 from node.storage.context import Context
 from node.storage.decisions import Choice, NotDecided, refuse, release, resolve
 from node.storage.engine import execute
@@ -215,8 +214,7 @@ def forbidden(
     registry = current_registry(connection, context)
     table = registry.tables[PERSON.name]
     number = execute(connection, "SELECT no FROM _scope WHERE name = ?", (scope,)).scalar_one()
-    written = insertable_registers(connection, context, table, number, scope, [key])
-    loaded, _ = load_keys(connection, table, number, scope, [key], written, {})
+    loaded, _ = load_keys(connection, context, table, number, scope, [key])
     state = loaded[key].states[who]
     registers = tuple(register for register in table.registers if register.name in values)
     times = [write.time for register in registers for kept in state.register(register).values() for write in kept]
