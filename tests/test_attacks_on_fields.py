@@ -6,8 +6,6 @@ A: silent loss, wrong hands, honest nodes that differ, one unit that stops other
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,16 +39,6 @@ DAY_MS = 24 * 3_600_000
 def broken(why: str) -> pytest.MarkDecorator:
     """A test that fails, as strictly as that: whoever mends it takes the mark away."""
     return pytest.mark.xfail(strict=True, reason=why)
-
-
-@pytest.fixture(name="world")
-def world_fixture(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.node(VANG)
-    world.settle(1)
-    yield world
-    for node in world.nodes.values():
-        node.engine.dispose()
 
 
 def shown(world: World, column: str, key: str = "1") -> list[list[Any]]:

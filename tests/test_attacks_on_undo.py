@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from node.storage.context import BrakeRule
 from tests.forging import PERSON, rows
-from tests.test_attacks_on_fields import HUE, MEMBER, ROOT, VANG, rogue, shown, world_fixture
+from tests.test_attacks_on_fields import HUE, MEMBER, ROOT, VANG, rogue, shown
 from tests.test_brake import undo
 from tests.test_sealing import insert
 from tests.world import World, WorldNode
-
-__all__ = ["world_fixture"]  # a fixture, found by pytest under its own name
 
 
 def accident(node: WorldNode, statement: str) -> None:

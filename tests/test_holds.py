@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,16 +18,6 @@ from tests.world import SHIPPED, World, WorldNode
 VANG, HUE, ROOT = "phu-vang.hue.vn", "hue.vn", "vn"
 ALL = (VANG, HUE, ROOT)
 MEMBER = parse_registry(SHIPPED).tables["member"]
-
-
-@pytest.fixture(name="world")
-def world_fixture(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.node(VANG)
-    world.settle(1)
-    yield world
-    for node in world.nodes.values():
-        node.engine.dispose()
 
 
 def held(node: WorldNode) -> list[tuple[Any, ...]]:

@@ -37,16 +37,6 @@ VANG, DIEN, HUE, ROOT = "phu-vang.hue.vn", "phong-dien.hue.vn", "hue.vn", "vn"
 PRIVATE = AWARDS.replace('label = "Bí danh"', 'label = "Bí danh", read_up_to = "province"')
 
 
-@pytest.fixture(name="world")
-def world_fixture(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.node(VANG)
-    world.settle(1)
-    yield world
-    for node in world.nodes.values():
-        node.engine.dispose()
-
-
 def by_hand(world: World, unit: str) -> WorldNode:
     """The unit's operator has chosen to bring new versions into force."""
     node = world.node(unit)

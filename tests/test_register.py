@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -41,20 +42,30 @@ class Replica:
         return dot.seq == done + 1 and all(self.seen.covers(head) for head in seen)
 
 
-@given(st.integers(0, 2**32), st.integers(4, 16))
-def test_any_causal_order_gives_the_same_register(seed: int, steps: int) -> None:
-    chance = Random(seed)
+Log = list[tuple[Write, Vector]]
+"""Every write ever made, each with what its replica had merged."""
+
+
+def history(chance: Random, steps: int, make: Callable[[Write], Write]) -> tuple[list[Replica], Log]:
+    """Replicas that write and hear of each other, in whatever causal order."""
     replicas = [Replica(unit) for unit in UNITS]
-    log: list[tuple[Write, Vector]] = []
+    log: Log = []
     for number in range(steps):
         one = chance.choice(replicas)
         for each in chance.sample(log, len(log)) if chance.random() < 0.6 else ():
             if one.is_ready(*each):
                 one.merge(*each)
         one.seq += 1
-        new = write(chance.choice("abc"), Head(stream(one.unit), one.seq, b"%d" % number), number)
-        log.append((new, one.seen))
+        new = write("v", Head(stream(one.unit), one.seq, b"%d" % number), number)
+        log.append((make(new), one.seen))
         one.merge(*log[-1])
+    return replicas, log
+
+
+@given(st.integers(0, 2**32), st.integers(4, 16))
+def test_any_causal_order_gives_the_same_register(seed: int, steps: int) -> None:
+    chance = Random(seed)
+    replicas, log = history(chance, steps, lambda new: replace(new, value=chance.choice("abc")))
     expected = {new for new, _ in log if not any(seen.saw(new) for _, seen in log)}
     for one in (*replicas, Replica("late.hue.vn")):
         while ready := [each for each in log if one.is_ready(*each)]:
@@ -78,17 +89,7 @@ def test_what_is_kept_under_held_writes_depends_on_no_order_nor_on_when_a_code_b
     seed: int, steps: int
 ) -> None:
     chance = Random(seed)
-    replicas = [Replica(unit) for unit in UNITS]
-    log: list[tuple[Write, Vector]] = []
-    for number in range(steps):
-        one = chance.choice(replicas)
-        for each in chance.sample(log, len(log)) if chance.random() < 0.6 else ():
-            if one.is_ready(*each):
-                one.merge(*each)
-        one.seq += 1
-        new = write("v", Head(stream(one.unit), one.seq, b"%d" % number), number)
-        log.append((replace(new, held=chance.choice(list(Hold))), one.seen))
-        one.merge(*log[-1])
+    replicas, log = history(chance, steps, lambda new: replace(new, held=chance.choice(list(Hold))))
     codes = {new.time for new, _ in log if new.held is Hold.CODE and chance.random() < 0.5}
     known = [(replace(new, held=Hold.NONE) if new.time in codes else new, seen) for new, seen in log]
     ends = []

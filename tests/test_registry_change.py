@@ -30,16 +30,6 @@ NEXT = SHIPPED.replace("version = 1", "version = 2").replace(
 AWARDS = NEXT + '\n[tables.award]\nlabel = "Khen thưởng"\nfields.name = { type = "text", required = true }\n'
 
 
-@pytest.fixture(name="world")
-def world_fixture(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.node(VANG)
-    world.settle(1)
-    yield world
-    for node in world.nodes.values():
-        node.engine.dispose()
-
-
 def publish(world: World, toml: str = AWARDS) -> None:
     version = parse_registry(toml).version
     world.node(ROOT).sql("INSERT INTO _registry (unit, id, toml) VALUES (?, ?, ?)", ROOT, str(version), toml)

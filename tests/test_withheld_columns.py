@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,6 @@ from tests.test_sealing import insert
 from tests.world import World
 
 VANG, HUE, ROOT = "phu-vang.hue.vn", "hue.vn", "vn"
-
-
-@pytest.fixture(name="world")
-def world_fixture(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.node(VANG)
-    world.settle(1)
-    yield world
-    for node in world.nodes.values():
-        node.engine.dispose()
 
 
 def without(batch: SealedBatch, *names: str) -> bytes:
