@@ -226,7 +226,7 @@ def _heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
     heads = tuple(head_from_wire(head, Scope(check_scope(scope.scope))) for scope in scopes for head in scope.heads)
     if len({head.stream for head in heads}) != len(heads):
         raise Malformed("a frame names two heads of one stream")
-    return heads
+    return tuple(sorted(heads))  # as they were before the wire laid them out scope by scope
 
 
 def _hello_from_wire(hello: sync_pb2.Hello) -> Hello:

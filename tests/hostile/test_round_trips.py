@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
@@ -82,8 +82,14 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
 )
 
 
+def _heads(*streams: tuple[str, str]) -> tuple[Head, ...]:
+    return tuple(Head(StreamId(UnitPath(unit), Epoch("0" * 16), Scope(scope)), 1, bytes(32)) for unit, scope in streams)
+
+
 @settings(deadline=None)
 @given(FRAMES)
+@example(HeadsFrame(_heads(("a", "a"), ("a", "a/registry"), ("b", "a"))))
+@example(Ack(_heads(("a", "a"), ("a", "a/registry"), ("b", "a"))))
 def test_any_frame_comes_back_as_it_was(frame: Frame) -> None:
     assert decode(encode(frame)) == frame
 
