@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64ongbo/v1/batch.proto\x12\tdongbo.v1\"@\n\x04Head\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x06\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\"1\n\x0fRegistryVersion\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"S\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x17\n\x0f\x63ompressed_size\x18\x03 \x01(\r\x12\x12\n\nplain_size\x18\x04 \x01(\r\"v\n\rSectionHeader\x12\r\n\x05table\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.dongbo.v1.SectionKind\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\"\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x11.dongbo.v1.Column\"\xc5\x02\n\x0b\x42\x61tchHeader\x12\x0f\n\x07tree_id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\r\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x06\x12\r\n\x05scope\x18\x05 \x01(\t\x12\x0b\n\x03seq\x18\x06 \x01(\x04\x12\x0c\n\x04prev\x18\x07 \x01(\x0c\x12#\n\nseen_delta\x18\x08 \x03(\x0b\x32\x0f.dongbo.v1.Head\x12\x34\n\x10registry_version\x18\t \x01(\x0b\x32\x1a.dongbo.v1.RegistryVersion\x12\r\n\x05\x61gain\x18\n \x01(\x08\x12*\n\x08sections\x18\x0b \x03(\x0b\x32\x18.dongbo.v1.SectionHeader\x12\x0e\n\x06\x62raked\x18\x0c \x01(\x08\x12&\n\x07settles\x18\r \x01(\x0b\x32\x15.dongbo.v1.Settlement\"A\n\nSettlement\x12\x10\n\x08\x66rom_seq\x18\x01 \x01(\x04\x12!\n\x06undone\x18\x02 \x03(\x0b\x32\x11.dongbo.v1.Undone\")\n\x06Undone\x12\r\n\x05table\x18\x01 \x01(\t\x12\x10\n\x08register\x18\x02 \x01(\t\"%\n\x05\x43hunk\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"+\n\x07Section\x12 \n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x10.dongbo.v1.Chunk\"P\n\x05\x42\x61tch\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12$\n\x08sections\x18\x03 \x03(\x0b\x32\x12.dongbo.v1.Section*[\n\x0bSectionKind\x12\x1c\n\x18SECTION_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11SECTION_KIND_ROWS\x10\x01\x12\x17\n\x13SECTION_KIND_DELETE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64ongbo/v1/batch.proto\x12\tdongbo.v1\"@\n\x04Head\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x06\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\"1\n\x0fRegistryVersion\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"S\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x17\n\x0f\x63ompressed_size\x18\x03 \x01(\r\x12\x12\n\nplain_size\x18\x04 \x01(\r\"v\n\rSectionHeader\x12\r\n\x05table\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.dongbo.v1.SectionKind\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\"\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x11.dongbo.v1.Column\"\xf8\x02\n\x0b\x42\x61tchHeader\x12\x0f\n\x07tree_id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\r\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x06\x12\r\n\x05scope\x18\x05 \x01(\t\x12\x0b\n\x03seq\x18\x06 \x01(\x04\x12\x0c\n\x04prev\x18\x07 \x01(\x0c\x12#\n\nseen_delta\x18\x08 \x03(\x0b\x32\x0f.dongbo.v1.Head\x12\x34\n\x10registry_version\x18\t \x01(\x0b\x32\x1a.dongbo.v1.RegistryVersion\x12\r\n\x05\x61gain\x18\n \x01(\x08\x12*\n\x08sections\x18\x0b \x03(\x0b\x32\x18.dongbo.v1.SectionHeader\x12\x0e\n\x06\x62raked\x18\x0c \x01(\x08\x12&\n\x07settles\x18\r \x01(\x0b\x32\x15.dongbo.v1.Settlement\x12\x16\n\x0erepeats_header\x18\x0e \x01(\x0c\x12\x19\n\x11repeats_signature\x18\x0f \x01(\x0c\"A\n\nSettlement\x12\x10\n\x08\x66rom_seq\x18\x01 \x01(\x04\x12!\n\x06undone\x18\x02 \x03(\x0b\x32\x11.dongbo.v1.Undone\")\n\x06Undone\x12\r\n\x05table\x18\x01 \x01(\t\x12\x10\n\x08register\x18\x02 \x01(\t\"%\n\x05\x43hunk\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"+\n\x07Section\x12 \n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x10.dongbo.v1.Chunk\"P\n\x05\x42\x61tch\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12$\n\x08sections\x18\x03 \x03(\x0b\x32\x12.dongbo.v1.Section*[\n\x0bSectionKind\x12\x1c\n\x18SECTION_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11SECTION_KIND_ROWS\x10\x01\x12\x17\n\x13SECTION_KIND_DELETE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dongbo.v1.batch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SECTIONKIND']._serialized_start=962
-  _globals['_SECTIONKIND']._serialized_end=1053
+  _globals['_SECTIONKIND']._serialized_start=1013
+  _globals['_SECTIONKIND']._serialized_end=1104
   _globals['_HEAD']._serialized_start=36
   _globals['_HEAD']._serialized_end=100
   _globals['_REGISTRYVERSION']._serialized_start=102
@@ -42,15 +42,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SECTIONHEADER']._serialized_start=238
   _globals['_SECTIONHEADER']._serialized_end=356
   _globals['_BATCHHEADER']._serialized_start=359
-  _globals['_BATCHHEADER']._serialized_end=684
-  _globals['_SETTLEMENT']._serialized_start=686
-  _globals['_SETTLEMENT']._serialized_end=751
-  _globals['_UNDONE']._serialized_start=753
-  _globals['_UNDONE']._serialized_end=794
-  _globals['_CHUNK']._serialized_start=796
-  _globals['_CHUNK']._serialized_end=833
-  _globals['_SECTION']._serialized_start=835
-  _globals['_SECTION']._serialized_end=878
-  _globals['_BATCH']._serialized_start=880
-  _globals['_BATCH']._serialized_end=960
+  _globals['_BATCHHEADER']._serialized_end=735
+  _globals['_SETTLEMENT']._serialized_start=737
+  _globals['_SETTLEMENT']._serialized_end=802
+  _globals['_UNDONE']._serialized_start=804
+  _globals['_UNDONE']._serialized_end=845
+  _globals['_CHUNK']._serialized_start=847
+  _globals['_CHUNK']._serialized_end=884
+  _globals['_SECTION']._serialized_start=886
+  _globals['_SECTION']._serialized_end=929
+  _globals['_BATCH']._serialized_start=931
+  _globals['_BATCH']._serialized_end=1011
 # @@protoc_insertion_point(module_scope)

@@ -61,7 +61,7 @@ class SectionHeader(_message.Message):
     def __init__(self, table: _Optional[str] = ..., kind: _Optional[_Union[SectionKind, str]] = ..., rows: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...) -> None: ...
 
 class BatchHeader(_message.Message):
-    __slots__ = ("tree_id", "format", "origin", "epoch", "scope", "seq", "prev", "seen_delta", "registry_version", "again", "sections", "braked", "settles")
+    __slots__ = ("tree_id", "format", "origin", "epoch", "scope", "seq", "prev", "seen_delta", "registry_version", "again", "sections", "braked", "settles", "repeats_header", "repeats_signature")
     TREE_ID_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,8 @@ class BatchHeader(_message.Message):
     SECTIONS_FIELD_NUMBER: _ClassVar[int]
     BRAKED_FIELD_NUMBER: _ClassVar[int]
     SETTLES_FIELD_NUMBER: _ClassVar[int]
+    REPEATS_HEADER_FIELD_NUMBER: _ClassVar[int]
+    REPEATS_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     tree_id: bytes
     format: int
     origin: str
@@ -88,7 +90,9 @@ class BatchHeader(_message.Message):
     sections: _containers.RepeatedCompositeFieldContainer[SectionHeader]
     braked: bool
     settles: Settlement
-    def __init__(self, tree_id: _Optional[bytes] = ..., format: _Optional[int] = ..., origin: _Optional[str] = ..., epoch: _Optional[int] = ..., scope: _Optional[str] = ..., seq: _Optional[int] = ..., prev: _Optional[bytes] = ..., seen_delta: _Optional[_Iterable[_Union[Head, _Mapping]]] = ..., registry_version: _Optional[_Union[RegistryVersion, _Mapping]] = ..., again: _Optional[bool] = ..., sections: _Optional[_Iterable[_Union[SectionHeader, _Mapping]]] = ..., braked: _Optional[bool] = ..., settles: _Optional[_Union[Settlement, _Mapping]] = ...) -> None: ...
+    repeats_header: bytes
+    repeats_signature: bytes
+    def __init__(self, tree_id: _Optional[bytes] = ..., format: _Optional[int] = ..., origin: _Optional[str] = ..., epoch: _Optional[int] = ..., scope: _Optional[str] = ..., seq: _Optional[int] = ..., prev: _Optional[bytes] = ..., seen_delta: _Optional[_Iterable[_Union[Head, _Mapping]]] = ..., registry_version: _Optional[_Union[RegistryVersion, _Mapping]] = ..., again: _Optional[bool] = ..., sections: _Optional[_Iterable[_Union[SectionHeader, _Mapping]]] = ..., braked: _Optional[bool] = ..., settles: _Optional[_Union[Settlement, _Mapping]] = ..., repeats_header: _Optional[bytes] = ..., repeats_signature: _Optional[bytes] = ...) -> None: ...
 
 class Settlement(_message.Message):
     __slots__ = ("from_seq", "undone")

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "heads", "certificates", "batch", "ack", "credit", "refusal", "fork", "receipt", "done")
+    __slots__ = ("hello", "heads", "certificates", "batch", "ack", "credit", "refusal", "fork", "receipt", "done", "chain", "want", "statements")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,9 @@ class Frame(_message.Message):
     FORK_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    WANT_FIELD_NUMBER: _ClassVar[int]
+    STATEMENTS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heads: Heads
     certificates: Certificates
@@ -29,7 +32,10 @@ class Frame(_message.Message):
     fork: ForkProof
     receipt: Receipt
     done: Done
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., certificates: _Optional[_Union[Certificates, _Mapping]] = ..., batch: _Optional[bytes] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., fork: _Optional[_Union[ForkProof, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ...) -> None: ...
+    chain: Chain
+    want: Want
+    statements: Statements
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heads: _Optional[_Union[Heads, _Mapping]] = ..., certificates: _Optional[_Union[Certificates, _Mapping]] = ..., batch: _Optional[bytes] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., fork: _Optional[_Union[ForkProof, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ..., want: _Optional[_Union[Want, _Mapping]] = ..., statements: _Optional[_Union[Statements, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("major", "minor", "software", "tree_id", "node_certificate_sha256", "unit", "epoch", "registry_version", "time", "nonce", "digest")
@@ -160,6 +166,110 @@ class Receipt(_message.Message):
 class Done(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Chain(_message.Message):
+    __slots__ = ("scope", "origin", "epoch", "from_seq", "hashes")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FROM_SEQ_FIELD_NUMBER: _ClassVar[int]
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    origin: str
+    epoch: int
+    from_seq: int
+    hashes: bytes
+    def __init__(self, scope: _Optional[str] = ..., origin: _Optional[str] = ..., epoch: _Optional[int] = ..., from_seq: _Optional[int] = ..., hashes: _Optional[bytes] = ...) -> None: ...
+
+class Want(_message.Message):
+    __slots__ = ("scopes",)
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    scopes: _containers.RepeatedCompositeFieldContainer[ScopeHeads]
+    def __init__(self, scopes: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ...) -> None: ...
+
+class Statement(_message.Message):
+    __slots__ = ("tag", "body", "signature")
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    tag: str
+    body: bytes
+    signature: bytes
+    def __init__(self, tag: _Optional[str] = ..., body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Statements(_message.Message):
+    __slots__ = ("statements",)
+    STATEMENTS_FIELD_NUMBER: _ClassVar[int]
+    statements: _containers.RepeatedCompositeFieldContainer[Statement]
+    def __init__(self, statements: _Optional[_Iterable[_Union[Statement, _Mapping]]] = ...) -> None: ...
+
+class HandoverBody(_message.Message):
+    __slots__ = ("tree_id", "unit", "epoch", "key_sha256", "signer", "signer_epoch", "time")
+    TREE_ID_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KEY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    tree_id: bytes
+    unit: str
+    epoch: int
+    key_sha256: bytes
+    signer: str
+    signer_epoch: int
+    time: int
+    def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., key_sha256: _Optional[bytes] = ..., signer: _Optional[str] = ..., signer_epoch: _Optional[int] = ..., time: _Optional[int] = ...) -> None: ...
+
+class RevocationBody(_message.Message):
+    __slots__ = ("tree_id", "unit", "epoch", "reason", "last", "signer", "signer_epoch", "time")
+    TREE_ID_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    tree_id: bytes
+    unit: str
+    epoch: int
+    reason: str
+    last: _containers.RepeatedCompositeFieldContainer[ScopeHeads]
+    signer: str
+    signer_epoch: int
+    time: int
+    def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., last: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ..., signer: _Optional[str] = ..., signer_epoch: _Optional[int] = ..., time: _Optional[int] = ...) -> None: ...
+
+class HeartbeatBody(_message.Message):
+    __slots__ = ("tree_id", "unit", "epoch", "heads", "time", "audit_head")
+    TREE_ID_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_HEAD_FIELD_NUMBER: _ClassVar[int]
+    tree_id: bytes
+    unit: str
+    epoch: int
+    heads: _containers.RepeatedCompositeFieldContainer[ScopeHeads]
+    time: int
+    audit_head: bytes
+    def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., heads: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ..., time: _Optional[int] = ..., audit_head: _Optional[bytes] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("node_request", "ca_request", "epoch", "software", "handover")
+    NODE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    CA_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    HANDOVER_FIELD_NUMBER: _ClassVar[int]
+    node_request: bytes
+    ca_request: bytes
+    epoch: int
+    software: str
+    handover: Statement
+    def __init__(self, node_request: _Optional[bytes] = ..., ca_request: _Optional[bytes] = ..., epoch: _Optional[int] = ..., software: _Optional[str] = ..., handover: _Optional[_Union[Statement, _Mapping]] = ...) -> None: ...
 
 class EnrolRequest(_message.Message):
     __slots__ = ("node_request", "ca_request", "epoch", "software")
