@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -21,7 +22,7 @@ from node.config import Config
 from node.database import Database
 from node.keys import KeyStore
 from node.storage.apply import Applied
-from node.storage.certificates import keep_path
+from node.storage.certificates import keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
@@ -74,13 +75,14 @@ class Node:
     context: Context
     database: Database
     next_call: NextCall | None = None
+    renewal_asked: datetime | None = None
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
 
     @classmethod
     async def open(cls, home: Path) -> Self:
         """Raises NotSetUp, BadConfig or KeyFault."""
         config = configs.load(home)
-        keys = KeyStore.load(home)
+        keys = KeyStore.load(home, config.ca_key_file)
         node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
@@ -165,4 +167,4 @@ class Node:
 def _start(connection: Connection, context: Context, path: tuple[bytes, ...]) -> None:
     open_database(connection, context)
     prune(connection, context)
-    keep_path(connection, path, context.tree_id)
+    mark_mine(connection, keep_path(connection, path, context.tree_id))

@@ -170,6 +170,29 @@ certificate = _keyed(
     Column("path", LargeBinary, nullable=False),
 )
 
+# Every node key whose certificate is here, in the order of their coming: one key is one unit's, under one epoch.
+node_key = _keyed(
+    "_node_key",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("no", Integer, nullable=False),
+    Column("sha256", LargeBinary, nullable=False, unique=True),  # of the SubjectPublicKeyInfo
+    Column("accepted", Integer, nullable=False),  # 0: no key before it, nor the parent, has signed for it
+    Column("mine", Integer, nullable=False, server_default="0"),  # a life of this home
+)
+
+# What this unit's CA was asked to certify for its children: one key may follow a key, and no second one.
+certification = _keyed(
+    "_certification",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("from_epoch", Text),  # under which the child called; null: with an invitation
+    Column("invitation", LargeBinary),  # SHA-256 of its certificate
+    Column("request", LargeBinary, nullable=False),
+    Column("response", LargeBinary),  # null: it waits for the CA key
+    Column("asked_ms", BigInteger, nullable=False),
+)
+
 peer = _keyed(
     "_peer",
     Column("unit", Text, primary_key=True),
@@ -212,6 +235,9 @@ invitation = _keyed(
     Column("request", LargeBinary),  # SHA-256 of the request that spent it
     Column("response", LargeBinary),
 )
+
+# Invitations that let a unit with a node begin again on another machine.
+recovery = _keyed("_recovery", Column("certificate", LargeBinary, primary_key=True))
 
 set_aside = _keyed(
     "_set_aside",
