@@ -256,6 +256,27 @@ digest = _keyed(
     Column("columns", LargeBinary, nullable=False),
 )
 
+# What nodes signed for all whom it concerns, as signed: heartbeats, handovers, revocations.
+statement = Table(
+    "_statement",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("id", LargeBinary, nullable=False, unique=True),  # SHA-256 of tag and body
+    Column("tag", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # it travels like the batches of that scope
+    Column("signer", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),  # the signer's clock: of two heartbeats the greater counts
+    Column("came_ms", BigInteger, nullable=False),  # by the clock here
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Index("_statement_about", "unit", "tag", "epoch", "scope"),
+    Index("_statement_scope", "scope"),
+    Index("_statement_signer", "signer"),
+    sqlite_autoincrement=True,
+)
+
 
 def create_own_tables(connection: Connection) -> None:
     """Create what is missing; says nothing about the registry's tables."""
