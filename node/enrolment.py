@@ -45,7 +45,8 @@ class UnitTaken(LocalFault):
     """A unit has a node already."""
 
     default_hint = (
-        "to replace a lost node, run 'dongbo invite' with --recover, and 'dongbo recover --from-parent' on the new machine"
+        "to replace a lost node, run 'dongbo invite LABEL --recover', and 'dongbo recover --from-parent' on the new"
+        " machine"
     )
 
 

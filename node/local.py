@@ -17,7 +17,9 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 import structlog
 from sqlalchemy import Connection
 
+from conflict.values import Epoch
 from node import config as configs
+from node import keys as key_files
 from node.config import Config
 from node.database import Database
 from node.keys import KeyStore
@@ -135,6 +137,12 @@ class Node:
     async def take(self, verified: Verified) -> Outcome:
         """Store a batch, and apply it if its causes are here."""
         return await self.rewrite(take, verified)
+
+    async def begin_life(self, left: Epoch, *, again: bool = True) -> None:
+        """Leave the epoch ``left``, unless that has been done: a new epoch and a new key."""
+        if self.context.epoch == left:
+            await self.seal()
+            key_files.request(self.home, self.context.unit, with_ca=False, fresh=True)
 
     async def rewrite(
         self, work: Callable[Concatenate[Connection, Context, P], R], *args: P.args, **more: P.kwargs

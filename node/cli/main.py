@@ -21,7 +21,7 @@ from node.cli.duplicates import duplicates
 from node.cli.journal import conflicts
 from node.cli.quarantine import quarantine
 from node.cli.registry import registry
-from node.cli.trust import recover
+from node.cli.trust import recover, rotate
 from node.figures import decimal, number
 from node.messages import say
 
@@ -143,12 +143,10 @@ def join(home: Path, invitation: str, listen: str, address: str, every: float | 
     INVITATION is the token itself, or the file that holds it.
     """
     from node import setup
-    from node.invitation import ANY_VERSION, decode
+    from node.invitation import read_token
 
-    token = invitation
-    if not ANY_VERSION.match(invitation.strip()):
-        token = Path(invitation).read_text(encoding="ascii", errors="replace")
-    config = asyncio.run(setup.join(home, decode(token), listen=listen, address=address, schedule=_schedule(every)))
+    token = read_token(invitation)
+    config = asyncio.run(setup.join(home, token, listen=listen, address=address, schedule=_schedule(every)))
     click.echo(say("join.done", unit=config.unit, name=config.name))
     click.echo(say("join.next"))
 
@@ -265,5 +263,6 @@ main.add_command(history)
 main.add_command(registry)
 main.add_command(load)
 main.add_command(dump)
+main.add_command(rotate)
 main.add_command(recover)
 main.add_command(demo)
