@@ -78,6 +78,7 @@ class Node:
     database: Database
     next_call: NextCall | None = None
     renewal_asked: datetime | None = None
+    renewal_waits: str = ""
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
 
     @classmethod

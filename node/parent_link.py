@@ -26,7 +26,7 @@ from node.local import Node
 from node.session import Session, Summary, faults_noted
 from node.throttle import throttled
 from node.transport import ENROL, EXCHANGE, RENEW, channel_to, error_of
-from sync_engine.errors import LinkFault, LocalFault, Malformed, NotCertifiedYet
+from sync_engine.errors import LinkFault, LocalFault, Malformed, NotCertifiedYet, ReplicationError
 from sync_engine.names import parent_of
 
 log = structlog.get_logger()
@@ -88,7 +88,7 @@ async def _dial(node: Node, parent: UnitPath, near: str, progress: Callable[[Sum
             await asyncio.wait_for(link.drain(), CONNECT_S)  # the parent's status comes after its last frame
             return summary
         except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-            raise LinkFault(f"{address}: the connection broke") from error
+            raise await _ended_with(call, address) from error
         except TimeoutError:
             raise LinkFault(f"{address}: the parent did not end the session") from None
         finally:
@@ -98,6 +98,14 @@ async def _dial(node: Node, parent: UnitPath, near: str, progress: Callable[[Sum
         raise error_of(error, address) from error
     finally:
         await channel.close()
+
+
+async def _ended_with(call: grpc.aio.StreamStreamCall[bytes, bytes], address: str) -> ReplicationError:
+    """Why a call that can be written to no more has ended: a parent that refuses at once does not read first."""
+    if not call.done():
+        return LinkFault(f"{address}: the connection broke")
+    code, metadata = await call.code(), grpc.aio.Metadata()
+    return error_of(grpc.aio.AioRpcError(code, metadata, metadata, await call.details()), address)
 
 
 async def _renew(node: Node, parent: UnitPath, near: str) -> None:
@@ -125,6 +133,7 @@ async def _renew(node: Node, parent: UnitPath, near: str) -> None:
             if not isinstance(fault, NotCertifiedYet):
                 raise fault from error
             log.warning("not certified yet", reason=str(fault), hint=fault.hint)
+            node.renewal_waits = f"{fault}; {fault.hint}"
     finally:
         node.renewal_asked = datetime.now(UTC)
         await channel.close()

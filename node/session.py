@@ -25,6 +25,7 @@ from node.storage.batches import lacking, stored_batch, undamaged
 from node.storage.inbox import LOST_HISTORY, Taken, Verified, refuse, take_proof
 from node.storage.meta import fence
 from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, hello_of, paths_of, sendable
+from node.storage.revocations import check_not_revoked
 from node.storage.statements import digests_on_link
 from node.telling import keep_certificates, keep_statements, send_statements
 from sync_engine.batch import parse_batch
@@ -127,6 +128,7 @@ class Session:
         self._holds: dict[StreamId, Head] = {}
         self._forked: list[Head] = []
         self._shown: set[StreamId] = set()
+        self._some_wait = False
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sealed = asyncio.Event()
         self._sealing: asyncio.Task[None]
@@ -158,6 +160,8 @@ class Session:
                 await self.node.database.write(peers.note_holds, self.peer, list(self._holds.values()))
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
+        if self._some_wait:  # what a revocation held back may have been vouched for by what came after it
+            await self.node.apply_ready()
         await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms())
         self.summary.seconds = time.monotonic() - began
         return self.summary
@@ -228,6 +232,7 @@ class Session:
                     log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
                     self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
                 case PeerMet(hello):
+                    await self.node.database.read(check_not_revoked, self.peer, hello.epoch)
                     await self.node.database.write(
                         peers.note_met, self.peer, hello.time_ms - self.node.context.now_ms()
                     )
@@ -291,6 +296,7 @@ class Session:
         size = len(batch.data)
         if outcome.taken is Taken.FORKED:
             await self._ship_beside(batch.head)
+        self._some_wait |= outcome.taken is Taken.WAITING
         if outcome.taken in (Taken.FROZEN, Taken.FORKED):
             row_reason = "the stream is frozen or refused here"
             await self._perform(self._exchange.on_refused(batch.head, row_reason, size))

@@ -102,3 +102,54 @@ def test_a_lost_node_is_built_anew_on_another_machine(line: Cluster, tmp_path: P
     assert rebuilt.sql("SELECT name FROM _unit WHERE unit = ?", DISTRICT) == centre.sql(
         "SELECT name FROM _unit WHERE unit = ?", DISTRICT
     )
+
+
+def test_a_revoked_unit_is_shut_out_and_comes_back_by_invitation(line: Cluster) -> None:
+    centre, province, district = line[CENTRE], line[PROVINCE], line[DISTRICT]
+    line.start(CENTRE, PROVINCE)
+    enter(district, "1", "Nguyễn Thị Một")
+    district.sync()
+    province.sync()
+    done = province.json("revoke", DISTRICT, "--reason", "the machine was stolen")
+    assert done["unit"] == DISTRICT
+    assert len(done["epochs"]) == 1
+    enter(district, "2", "Kẻ Trộm")
+    refused = district.dongbo("sync", code=1)
+    assert "hue.vn has ended this key of phu-vang.hue.vn: the machine was stolen" in refused.err
+    assert "ask the parent unit" in refused.err
+    province.sync()
+    (child,) = [each for each in province.json("status")["children"] if each["unit"] == DISTRICT]
+    assert child["state"] == "revoked"
+    assert "revoked" in province.dongbo("units").out
+    assert "The key of phu-vang.hue.vn was revoked: the machine was stolen" in " ".join(
+        centre.dongbo("status").out.split()
+    )
+    assert names(centre) == names(province) == {"Nguyễn Thị Một"}
+    token = province.json("invite", "phu-vang", "--recover")["token"]
+    district.json("recover", "--from-parent", token)
+    enter(district, "3", "Chủ Cũ")
+    district.sync()
+    assert names(province) == {"Nguyễn Thị Một", "Kẻ Trộm", "Chủ Cũ"}, "what the approved machine holds, it vouches for"
+    (child,) = [each for each in province.json("status")["children"] if each["unit"] == DISTRICT]
+    assert child["state"] != "revoked"
+
+
+def test_without_its_ca_key_a_node_works_and_requests_wait_for_it(line: Cluster, tmp_path: Path) -> None:
+    province, district = line[PROVINCE], line[DISTRICT]
+    stick = tmp_path / "stick.key"
+    (province.path / "keys" / "ca.key").rename(stick)
+    line.start(CENTRE, PROVINCE)
+    done = district.json("rotate")
+    assert not done["certified"]
+    assert "CA key is kept elsewhere" in district.dongbo("rotate").err
+    enter(district, "1", "Nguyễn Thị Một")
+    assert "bring the CA key" in province.dongbo("status").out
+    refused = province.dongbo("invite", "huong-thuy", "--name", "Hương Thủy", code=1)
+    assert "the CA key of hue.vn is not here" in refused.err
+    assert province.dongbo("approve", code=1).complaint
+    assert [each["unit"] for each in province.json("approve", "--ca-key", str(stick))["certified"]] == [DISTRICT]
+    district.sync()
+    assert "Nguyễn Thị Một" in names(province)
+    assert all(epochs(province, DISTRICT).values())
+    assert len(epochs(province, DISTRICT)) == 2
+    province.dongbo("invite", "huong-thuy", "--name", "Hương Thủy", "--ca-key", str(stick))
