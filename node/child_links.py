@@ -38,7 +38,7 @@ from node.transport import (
     refuse,
 )
 from sync_engine.certificates import Certified
-from sync_engine.errors import BadCertificate, Fenced, LinkFault, OutOfScope, ReplicationError
+from sync_engine.errors import BadCertificate, LinkFault, OutOfScope, ReplicationError
 from sync_engine.names import parent_of
 
 log = structlog.get_logger()
@@ -123,9 +123,6 @@ class ChildLinks:
                 if caller in self.busy:
                     raise LinkFault(f"a session with {caller} is under way already")
                 await self._session(certified, context)
-        except Fenced as fault:
-            log.error("stopped", reason=str(fault), hint=fault.hint)
-            await refuse(context, fault)
         except ReplicationError as fault:
             log.warning("session failed", unit=caller, reason=str(fault))
             await refuse(context, fault)

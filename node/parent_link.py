@@ -52,7 +52,7 @@ class NoParent(LocalFault):
 
 
 async def sync_with_parent(node: Node, progress: Callable[[Summary], None] = lambda _summary: None) -> Summary:
-    """One exchange with the parent now. Raises NoParent, LinkFault, RemoteFault or Fenced; the reason is kept for
+    """One exchange with the parent now. Raises NoParent, LinkFault or RemoteFault; the reason is kept for
     status."""
     parent = parent_of(node.config.unit)
     if parent is None:

@@ -15,11 +15,12 @@ from typing import TypeAlias
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from sync_engine import frames
-from sync_engine.errors import Fenced, IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
+from sync_engine.errors import IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
 from sync_engine.frames import (
     Ack,
     BatchFrame,
     Certificates,
+    Chain,
     Credit,
     Done,
     ForkProof,
@@ -29,7 +30,7 @@ from sync_engine.frames import (
     Refusal,
     Statements,
 )
-from sync_engine.names import CATALOG, REGISTRY, is_shared
+from sync_engine.names import CATALOG, REGISTRY, is_shared, is_towards
 from sync_engine.telling import NOTHING, KeepStatements, Telling
 
 CREDIT_BYTES = 16 * 1024 * 1024
@@ -96,9 +97,29 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
+class LostHistory:
+    """The parent has batches of this node that this node does not have: it was restored from an older copy, or runs
+    twice. A new life begins before anything else; what it lost comes in this session like anybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellChain:
+    """The peer has another branch, or more, of a stream of this node's own: show it where the branches part."""
+
+    stream: StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class ShipBranch:
+    """The peer stands nearer to a stream's origin and has shown its chain: send what parts from it here, then report
+    ``on_branch_shipped``."""
+
+    chain: Chain
+
+
+@dataclass(frozen=True, slots=True)
 class PeerRestored:
-    """The peer is behind on its own stream: it was restored from an older copy. It is shown its own batches, and stops
-    until it is recovered."""
+    """The peer is behind on its own stream: it was restored from an older copy, and is sent what it lost."""
 
     stream: StreamId
 
@@ -132,6 +153,9 @@ Effect: TypeAlias = (
     | Prove
     | PeerHolds
     | PeerForked
+    | LostHistory
+    | TellChain
+    | ShipBranch
     | PeerRestored
     | PeerRefused
     | PeerMet
@@ -196,9 +220,10 @@ class Exchange:
         self._unacked: dict[StreamId, int] = {}
         self._refused: set[StreamId] = set()
         self._theirs: dict[StreamId, Head] = {}
+        self._said: dict[StreamId, Head] = {}
         self._granted = self._received = 0  # of what the peer may send us
         self._credit = self._sent = 0  # of what we may send
-        self._storing = 0
+        self._storing = self._branches = self._chains = 0
         self._compared = self._shipped = self._peer_done = self._finished = False
 
     # --- what the shell reports ---
@@ -230,6 +255,8 @@ class Exchange:
                 return []
             case ForkProof():
                 return [Prove(frame)]
+            case Chain():
+                return self._on_chain(frame)
             case Refusal(head, reason):
                 if head.stream not in self._theirs:
                     return []  # of what was sent alone: each is kept and told
@@ -292,12 +319,27 @@ class Exchange:
     @property
     def is_complete(self) -> bool:
         """Whether both sides have said all they had, and all of ours was acknowledged or refused."""
-        return self._compared and self._shipped and self._peer_done and not self._unacked and not self._storing
+        said = self._compared and self._shipped and self._peer_done
+        return said and not (self._unacked or self._storing or self._branches or self._chains)
 
     def on_shipped(self) -> list[Effect]:
         """All that the peer lacked has been sent."""
         self._shipped = True
         return [Send(Done()), *self._finish_if_due()]
+
+    def on_branch_shipped(self, stream: StreamId) -> list[Effect]:
+        """All that a chain made necessary has been sent: an empty chain says so."""
+        self._branches -= 1
+        return [Send(Chain(stream, 1, ())), *self._finish_if_due()]
+
+    def on_chain_told(self) -> None:
+        """A chain has been shown: the session goes on until the peer has sent what parts from it."""
+        self._chains += 1
+
+    def is_linear(self, stream: StreamId, common: int) -> bool:
+        """Whether the peer holds nothing of a stream beyond what both have: the rest is sent as always."""
+        head = self._said.get(stream)
+        return head is None or head.seq <= common
 
     # --- what follows from it ---
 
@@ -331,10 +373,13 @@ class Exchange:
         self._compared = True
         if any(not is_shared(head.stream.scope, self.child) for head in theirs):
             raise OutOfScope("the peer names a scope that does not travel here")
-        self._theirs = {head.stream: head for head in theirs}
-        if self.dials:
-            self._refuse_to_repeat_history(self._theirs)
+        self._said = {head.stream: head for head in theirs}
+        self._theirs = dict(self._said)
         effects: list[Effect] = []
+        beyond = [stream for stream, head in self._theirs.items() if self._is_beyond(stream, head)]
+        if self.dials and any(stream.epoch == self.hello.epoch for stream in beyond):
+            effects.append(LostHistory())
+        effects += [TellChain(stream) for stream in beyond]
         for stream, mine in self.held.items():
             head = self._theirs.get(stream)
             if head is not None and head.seq == mine.seq and head.hash != mine.hash:
@@ -344,18 +389,23 @@ class Exchange:
                 effects.append(PeerRestored(stream))
         return [PeerHolds(theirs), *effects, Ship(self.more(self.held))]
 
-    def _refuse_to_repeat_history(self, theirs: Mapping[StreamId, Head]) -> None:
-        """A child that is behind on its own streams was restored from an older image, or has been cloned. The parent's
-        word is enough; a child must show the batches, else it could stop its parent with a lie."""
-        for stream, head in theirs.items():
-            mine = self.held.get(stream)
-            if stream.origin != self.hello.unit:
-                continue
-            if mine is None or mine.seq < head.seq or (mine.seq == head.seq and mine.hash != head.hash):
-                raise Fenced(
-                    f"{self.peer} holds batches of this node that this node does not have: it was restored from an"
-                    " older copy, or runs twice"
-                )
+    def _is_beyond(self, stream: StreamId, theirs: Head) -> bool:
+        """Whether the peer has what this node signed and does not have: it was restored from an older image, or has
+        been cloned. The parent's word is enough to begin a new life; a child must show the batches, else it could make
+        its parent do so with a lie."""
+        mine = self.held.get(stream)
+        if stream.origin != self.hello.unit:
+            return False
+        return mine is None or mine.seq < theirs.seq or (mine.seq == theirs.seq and mine.hash != theirs.hash)
+
+    def _on_chain(self, chain: Chain) -> list[Effect]:
+        if not self._compared or not is_shared(chain.stream.scope, self.child):
+            raise OutOfScope("the peer shows the chain of a stream that does not travel here")
+        if not is_towards(chain.stream.origin, self.peer, self.hello.unit):
+            self._chains = max(0, self._chains - 1)  # the answer of one that stands farther from the origin
+            return self._finish_if_due()
+        self._branches += 1
+        return [ShipBranch(chain)]
 
     def _on_batch(self, data: bytes) -> list[Effect]:
         self._received += len(data)

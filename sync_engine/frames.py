@@ -25,6 +25,11 @@ MAJOR, MINOR = 1, 0
 TIME_MS_MAX = 2**48 - 1
 """A peer's clock is cut to what a time may be: it informs, so even nonsense is no reason to refuse."""
 
+HASH_BYTES = 32
+
+CHAIN_MAX = 100_000
+"""Hashes of one chain: three megabytes. Two lives that part farther back than this need a person."""
+
 Heads: TypeAlias = Mapping[StreamId, Head]
 """Per stream the last contiguous verified batch stored."""
 
@@ -115,12 +120,31 @@ class Statements:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """The hashes of a stream's batches as the speaker holds them, from number ``first`` on without gaps."""
+
+    stream: StreamId
+    first: int
+    hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Everything the speaker had to send has been sent."""
 
 
 Frame: TypeAlias = (
-    Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Statements | Done
+    Hello
+    | HeadsFrame
+    | Certificates
+    | BatchFrame
+    | Ack
+    | Credit
+    | Refusal
+    | ForkProof
+    | Statements
+    | Chain
+    | Done
 )
 
 
@@ -169,6 +193,15 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
         case Statements(statements):
             told = [sync_pb2.Statement(tag=each.tag, body=each.body, signature=each.signature) for each in statements]
             return sync_pb2.Frame(statements=sync_pb2.Statements(statements=told))
+        case Chain(stream, first, hashes):
+            chain = sync_pb2.Chain(
+                scope=stream.scope,
+                origin=stream.origin,
+                epoch=epoch_to_wire(stream.epoch),
+                from_seq=first,
+                hashes=b"".join(hashes),
+            )
+            return sync_pb2.Frame(chain=chain)
         case Done():
             return sync_pb2.Frame(done=sync_pb2.Done())
 
@@ -270,10 +303,21 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
         case "statements":
             told = wire.statements.statements
             return Statements(tuple(Statement(each.tag, each.body, each.signature) for each in told))
+        case "chain":
+            return _chain_from_wire(wire.chain)
         case "done":
             return Done()
         case _:
             return None
+
+
+def _chain_from_wire(chain: sync_pb2.Chain) -> Chain:
+    raw = chain.hashes
+    if len(raw) % HASH_BYTES or not 1 <= chain.from_seq < 2**62:
+        raise Malformed("a chain is no row of hashes")
+    stream = StreamId(check_unit(chain.origin), epoch_from_wire(chain.epoch), check_scope(chain.scope))
+    hashes = tuple(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
+    return Chain(stream, chain.from_seq, hashes)
 
 
 def heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:

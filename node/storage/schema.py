@@ -73,6 +73,7 @@ batch = Table(
     Column("registry", Integer, nullable=False),
     Column("state", Text, nullable=False),  # applied | waiting
     Column("settles", BigInteger),  # it decides about the braked batches of its stream from this number on
+    Column("again", Integer, nullable=False, server_default="0"),  # it may repeat a former life of its origin
     Column("applied_ms", BigInteger),  # when it was merged, by the clock here; null while it waits
     Column("data", LargeBinary, nullable=False),  # as received: never re-encoded
     Index("_batch_place", "stream", "seq"),
@@ -81,6 +82,28 @@ batch = Table(
 Index("_batch_waiting", batch.c.stream, batch.c.seq, sqlite_where=text("state = 'waiting'"))
 
 Index("_batch_settles", batch.c.stream, batch.c.seq, sqlite_where=text("settles IS NOT NULL"))
+
+Index("_batch_again", batch.c.stream, sqlite_where=text("again = 1"))
+
+# What has been said again in a later life of its origin, by its former name; `batch` is the one that says it now.
+repeat = _keyed(
+    "_repeat",
+    Column("hash", LargeBinary, primary_key=True),
+    Column("stream", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("prev", LargeBinary, nullable=False),
+    Column("batch", Integer, nullable=False),
+)
+Index("_repeat_place", repeat.c.stream, repeat.c.seq)
+
+# Batches of a forked stream's other branch: kept for their origin, who alone can say them again.
+stray = _keyed(
+    "_stray",
+    Column("hash", LargeBinary, primary_key=True),
+    Column("stream", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
 
 # Sealings that changed unusually much: their streams end here for all peers until a person has decided.
 brake = Table(
