@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import grpc
@@ -62,8 +63,17 @@ async def sync_with_parent(node: Node, progress: Callable[[Summary], None] = lam
         if renewal.is_due(node, datetime.now(UTC)):
             await _renew(node, parent, near)
         summary = await _dial(node, parent, near, progress)
+        if renewal.may_ask_again(node):  # a new life began in that session: what it sealed goes up in another
+            await _renew(node, parent, near)
+            summary = _together(summary, await _dial(node, parent, near, progress))
     node.on_in_step(summary.seconds)
     return summary
+
+
+def _together(first: Summary, second: Summary) -> Summary:
+    """What two sessions came to, told as one."""
+    told = {each.name: getattr(first, each.name) + getattr(second, each.name) for each in fields(Summary)[1:]}
+    return Summary(second.peer, **told)
 
 
 async def _dial(node: Node, parent: UnitPath, near: str, progress: Callable[[Summary], None]) -> Summary:
@@ -128,7 +138,9 @@ async def _renew(node: Node, parent: UnitPath, near: str) -> None:
         await renewal.install(node, request, response)
         log.info("certified anew", epoch=node.keys.epoch)
     except grpc.aio.AioRpcError as error:
-        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            node.renewal_waits = "the parent's software is too old to certify a new key"
+        else:
             fault = error_of(error, address)
             if not isinstance(fault, NotCertifiedYet):
                 raise fault from error

@@ -71,6 +71,11 @@ def is_due(node: Node, now: datetime) -> bool:
     return node.keys.certified.not_after - now < RENEW_BEFORE and (asked is None or now - asked > ASK_AGAIN)
 
 
+def may_ask_again(node: Node) -> bool:
+    """Whether a new life waits of which the parent has not heard yet."""
+    return key_files.pending(node.home) is not None and not node.renewal_waits
+
+
 def request_of(node: Node) -> bytes:
     """What to ask: a certificate for the life that waits, to which the key in place hands over; else for that key."""
     waiting = key_files.pending(node.home)

@@ -134,17 +134,7 @@ class Done:
 
 
 Frame: TypeAlias = (
-    Hello
-    | HeadsFrame
-    | Certificates
-    | BatchFrame
-    | Ack
-    | Credit
-    | Refusal
-    | ForkProof
-    | Statements
-    | Chain
-    | Done
+    Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Statements | Chain | Done
 )
 
 

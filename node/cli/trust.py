@@ -49,7 +49,9 @@ def recover(
         return
     from node import recovery
     from node.invitation import read_token
+    from node.logs import configure
 
+    configure(quiet=True)
     schedule = recovery.schedule_of(every)
     done = asyncio.run(recovery.from_parent(home, read_token(invitation), listen, address, schedule))
     if as_json:
