@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -24,7 +25,7 @@ from node.config import Config
 from node.database import Database
 from node.keys import KeyStore, Pending
 from node.storage.apply import Applied
-from node.storage.certificates import keep_path
+from node.storage.certificates import keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
@@ -78,6 +79,7 @@ class Node:
     context: Context
     database: Database
     next_call: NextCall | None = None
+    renewal_asked: datetime | None = None
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
     _changing_life: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -85,7 +87,7 @@ class Node:
     async def open(cls, home: Path) -> Self:
         """Raises NotSetUp, BadConfig or KeyFault."""
         config = configs.load(home)
-        keys = KeyStore.load(home)
+        keys = KeyStore.load(home, config.ca_key_file)
         node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
@@ -154,6 +156,8 @@ class Node:
         async with self._changing_life:
             if self.context.epoch != left:
                 return
+            if not again:
+                await self.seal()
             life = key_files.request(self.home, self.context.unit, with_ca=False, fresh=True)
             await self._live(life, again=again)
 
@@ -194,4 +198,4 @@ class Node:
 def _start(connection: Connection, context: Context, path: tuple[bytes, ...]) -> None:
     open_database(connection, context)
     prune(connection, context)
-    keep_path(connection, path, context.tree_id)
+    mark_mine(connection, keep_path(connection, path, context.tree_id))

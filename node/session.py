@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -21,7 +22,6 @@ from node.line import Line, Turn
 from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch, undamaged
-from node.storage.certificates import keep_path
 from node.storage.inbox import Taken, Verified, refuse, take_proof
 from node.storage.outbox import (
     batch_beside,
@@ -35,6 +35,8 @@ from node.storage.outbox import (
     sendable,
     strays,
 )
+from node.storage.statements import digests_on_link
+from node.telling import keep_certificates, keep_statements, send_statements
 from sync_engine.batch import parse_batch
 from sync_engine.errors import (
     BadCertificate,
@@ -67,6 +69,7 @@ from sync_engine.exchange import (
 )
 from sync_engine.frames import BatchFrame, Certificates, Chain, ForkProof, Frame, decode, encode
 from sync_engine.names import is_towards
+from sync_engine.telling import KeepStatements
 
 log = structlog.get_logger()
 
@@ -147,7 +150,8 @@ class Session:
         await self.node.seal_next()  # often that is all; the rest of a backlog is sealed while we ship
         certificate = self.node.keys.certified.sha256
         hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
-        self._exchange = Exchange(hello, held, child=self.child, peer=self.peer)
+        told = await self.node.database.read(digests_on_link, self.child)
+        self._exchange = Exchange(hello, held, child=self.child, peer=self.peer, statements=told)
         self._sealing = self._beside(self._seal_rest())
         self._beside(self._store_verified())
         try:
@@ -210,7 +214,9 @@ class Session:
                 case Store(data):
                     await self._prove(data)
                 case StoreCertificates(paths):
-                    await self._keep_certificates(paths)
+                    await keep_certificates(self.node, self.peer, paths)
+                case KeepStatements(statements):
+                    await keep_statements(self.node, statements)
                 case Ship(scopes):
                     self._beside(self._ship(scopes))
                 case ShipBranch(chain):
@@ -248,13 +254,6 @@ class Session:
             await self.link.send(encode(frame))
 
     # --- receiving ---
-
-    async def _keep_certificates(self, paths: tuple[tuple[bytes, ...], ...]) -> None:
-        for path in paths:
-            try:
-                await self.node.database.write(keep_path, path, self.node.context.tree_id)
-            except (BadCertificate, RemoteFault) as fault:
-                log.warning("certificate refused", peer=self.peer, reason=str(fault))
 
     async def _prove(self, data: bytes) -> None:
         """Verify a batch; what does not match its signature is dropped and asked for again, what breaks a rule is
@@ -340,6 +339,8 @@ class Session:
         """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
         certified: set[tuple[UnitPath, Epoch]] = set()
         await self._ship_proofs(certified)
+        certify = partial(self._certify, certified=certified)
+        await send_statements(self.node, self.child, self._exchange, certify, self._send)
         while True:
             await self._ship_scopes(scopes, certified)
             all_sealed = self._sealing.done()

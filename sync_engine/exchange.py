@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TypeAlias
 
-from conflict.values import Head, StreamId, UnitPath
+from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from sync_engine import frames
 from sync_engine.errors import IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
 from sync_engine.frames import (
@@ -28,8 +28,10 @@ from sync_engine.frames import (
     HeadsFrame,
     Hello,
     Refusal,
+    Statements,
 )
 from sync_engine.names import CATALOG, REGISTRY, is_shared, is_towards
+from sync_engine.telling import NOTHING, KeepStatements, Telling
 
 CREDIT_BYTES = 16 * 1024 * 1024
 """How far a sender may run ahead of what the receiver has stored: both sides' memory is bounded by it."""
@@ -146,6 +148,7 @@ Effect: TypeAlias = (
     Send
     | Store
     | StoreCertificates
+    | KeepStatements
     | Ship
     | Prove
     | PeerHolds
@@ -160,15 +163,25 @@ Effect: TypeAlias = (
 )
 
 
-def digest_of(heads: Iterable[Head], *, pending: bool = False, forked: Iterable[StreamId] = ()) -> bytes:
-    """What hello carries: SHA-256 over the held heads of the shared scopes, and the streams whose fork is proven. With
-    edits that are not sealed yet it equals no peer's: a session that found itself in step would end without them."""
+def digest_of(
+    heads: Iterable[Head],
+    *,
+    pending: bool = False,
+    forked: Iterable[StreamId] = (),
+    statements: Mapping[Scope, bytes] = NOTHING,
+) -> bytes:
+    """What hello carries: SHA-256 over the held heads of the shared scopes, the streams whose fork is proven, and each
+    scope's statements. With edits that are not sealed yet it equals no peer's: a session that found itself in step
+    would end without them."""
     digest = sha256(b"pending" if pending else b"")
     for stream in sorted(forked):
         digest.update(f"fork\0{stream.origin}\0{stream.epoch}\0{stream.scope}\0".encode())
     for head in sorted(heads):
         digest.update(f"{head.stream.origin}\0{head.stream.epoch}\0{head.stream.scope}\0{head.seq}\0".encode())
         digest.update(head.hash)
+    for scope, said in sorted(statements.items()):
+        digest.update(f"said\0{scope}\0".encode())
+        digest.update(said)
     return digest.digest()
 
 
@@ -186,12 +199,22 @@ def sending_order(spans: Iterable[Span]) -> tuple[tuple[Span, ...], ...]:
 
 
 class Exchange:
-    """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins."""
+    """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins,
+    ``statements`` a digest of what it knows said of each."""
 
-    def __init__(self, hello: Hello, held: Mapping[StreamId, Head], *, child: UnitPath, peer: UnitPath) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        held: Mapping[StreamId, Head],
+        *,
+        child: UnitPath,
+        peer: UnitPath,
+        statements: Mapping[Scope, bytes] = NOTHING,
+    ) -> None:
         self.hello = hello
         self.held = dict(held)
         self.child, self.peer = child, peer
+        self.telling = Telling(statements)
         self.dials = hello.unit == child
         self.peer_hello: Hello | None = None
         self._unacked: dict[StreamId, int] = {}
@@ -217,7 +240,10 @@ class Exchange:
             case Hello():
                 return self._on_hello(frame)
             case HeadsFrame(heads):
+                self.telling.on_heads(frame)
                 return self._on_heads(heads)
+            case Statements(statements):
+                return [self.telling.on_statements(statements)]
             case Certificates(paths):
                 return [StoreCertificates(paths)]
             case BatchFrame(data):
@@ -277,6 +303,10 @@ class Exchange:
                 spans.append(Span(stream, theirs, mine))
         return sending_order(spans)
 
+    def knows_origin(self, unit: UnitPath, epoch: Epoch) -> bool:
+        """Whether the peer has batches of that life of a unit, and so its certificate."""
+        return any((stream.origin, stream.epoch) == (unit, epoch) for stream in self._theirs)
+
     def leave(self, stream: StreamId) -> None:
         """Nothing more of a stream is sent in this session, nor an answer to what was sent waited for."""
         self._refused.add(stream)
@@ -335,7 +365,7 @@ class Exchange:
                 effects.append(Send(Done()))
             return [*effects, PeerHolds(tuple(self.held.values())), *self._finish_if_due()]
         self._granted = CREDIT_BYTES
-        return [*effects, Send(HeadsFrame(tuple(sorted(self.held.values())))), Send(Credit(self._granted))]
+        return [*effects, Send(self.telling.heads(self.held)), Send(Credit(self._granted))]
 
     def _on_heads(self, theirs: tuple[Head, ...]) -> list[Effect]:
         if self._compared:

@@ -20,6 +20,7 @@ from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.registries import current_registry, registry_for
 from node.storage.sealing import has_pending
+from node.storage.statements import digests_on_link
 from node.storage.streams import find_stream, held_heads
 from sync_engine.batch import SealedBatch, parse_batch, withhold
 from sync_engine.exchange import digest_of
@@ -43,7 +44,10 @@ def hello_of(
         time_ms=context.now_ms(),
         nonce=context.salt(),
         digest=digest_of(
-            held.values(), pending=has_pending(connection), forked=(each.stream for each in forks(connection, child))
+            held.values(),
+            pending=has_pending(connection),
+            forked=(each.stream for each in forks(connection, child)),
+            statements=digests_on_link(connection, child),
         ),
         software=f"dongbo {__version__}",
     )

@@ -193,6 +193,29 @@ certificate = _keyed(
     Column("path", LargeBinary, nullable=False),
 )
 
+# Every node key whose certificate is here, in the order of their coming: one key is one unit's, under one epoch.
+node_key = _keyed(
+    "_node_key",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("no", Integer, nullable=False),
+    Column("sha256", LargeBinary, nullable=False, unique=True),  # of the SubjectPublicKeyInfo
+    Column("accepted", Integer, nullable=False),  # 0: no key before it, nor the parent, has signed for it
+    Column("mine", Integer, nullable=False, server_default="0"),  # a life of this home
+)
+
+# What this unit's CA was asked to certify for its children: one key may follow a key, and no second one.
+certification = _keyed(
+    "_certification",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("from_epoch", Text),  # under which the child called; null: with an invitation
+    Column("invitation", LargeBinary),  # SHA-256 of its certificate
+    Column("request", LargeBinary, nullable=False),
+    Column("response", LargeBinary),  # null: it waits for the CA key
+    Column("asked_ms", BigInteger, nullable=False),
+)
+
 peer = _keyed(
     "_peer",
     Column("unit", Text, primary_key=True),
@@ -236,6 +259,9 @@ invitation = _keyed(
     Column("response", LargeBinary),
 )
 
+# Invitations that let a unit with a node begin again on another machine.
+recovery = _keyed("_recovery", Column("certificate", LargeBinary, primary_key=True))
+
 set_aside = _keyed(
     "_set_aside",
     Column("unit", Text, primary_key=True),
@@ -251,6 +277,27 @@ digest = _keyed(
     Column("scope", Text, primary_key=True),
     Column("state", LargeBinary, nullable=False),
     Column("columns", LargeBinary, nullable=False),
+)
+
+# What nodes signed for all whom it concerns, as signed: heartbeats, handovers, revocations.
+statement = Table(
+    "_statement",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("id", LargeBinary, nullable=False, unique=True),  # SHA-256 of tag and body
+    Column("tag", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # it travels like the batches of that scope
+    Column("signer", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),  # the signer's clock: of two heartbeats the greater counts
+    Column("came_ms", BigInteger, nullable=False),  # by the clock here
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Index("_statement_about", "unit", "tag", "epoch", "scope"),
+    Index("_statement_scope", "scope"),
+    Index("_statement_signer", "signer"),
+    sqlite_autoincrement=True,
 )
 
 
