@@ -25,7 +25,7 @@ from node.config import Config
 from node.database import Database
 from node.keys import KeyStore, Pending
 from node.storage.apply import Applied
-from node.storage.certificates import keep_path, mark_mine
+from node.storage.certificates import followers_of, keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
@@ -137,9 +137,9 @@ class Node:
             return digest
         return None
 
-    async def verify(self, data: bytes) -> Verified:
-        """Prove a batch. Raises a RemoteFault."""
-        return await self.database.read(verify, self.context, data)
+    async def verify(self, data: bytes, peer: str = "") -> Verified:
+        """Prove a batch that ``peer`` has sent. Raises a RemoteFault."""
+        return await self.database.read(verify, self.context, data, peer)
 
     async def take(self, verified: Verified) -> Outcome:
         """Store a batch, and apply it if its causes are here. One of this node's own life that it does not know tells
@@ -157,8 +157,17 @@ class Node:
         async with self._changing_life:
             if self.context.epoch != left:
                 return
+            if not again:
+                await self.seal()
             life = key_files.request(self.home, self.context.unit, with_ca=False, fresh=True)
             await self._live(life, again=again)
+
+    async def notice_successor(self) -> None:
+        """The key in use has handed over to one that this database does not know: its home is an old image of one that
+        has gone on, or a copy. A new life begins, for the parent to certify or to refuse."""
+        epoch = self.context.epoch
+        if await self.database.read(followers_of, self.context.unit, epoch):
+            await self.begin_life(epoch)
 
     async def _live(self, life: Pending, *, again: bool) -> None:
         log.warning("a new life begins", epoch=life.epoch, hint="what was lost comes back from parent and children")

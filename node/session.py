@@ -221,6 +221,7 @@ class Session:
                     await keep_certificates(self.node, self.peer, paths)
                 case KeepStatements(statements):
                     await keep_statements(self.node, statements)
+                    await self.node.notice_successor()
                 case Ship(scopes):
                     self._beside(self._ship(scopes))
                 case ShipBranch(chain):
@@ -275,7 +276,7 @@ class Session:
     async def _verified(self, data: bytes) -> Verified | None:
         """A batch proven; None where it was dropped or refused, and the peer told so."""
         try:
-            return await self.node.verify(data)
+            return await self.node.verify(data, self.peer)
         except RuleBroken as fault:
             log.warning("batch refused", peer=self.peer, stream=str(fault.head.stream), reason=str(fault))
             await self.node.database.write(refuse, fault)

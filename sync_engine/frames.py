@@ -106,6 +106,15 @@ class ForkProof:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """The hashes of a stream's batches as the speaker holds them, from number ``first`` on without gaps."""
+
+    stream: StreamId
+    first: int
+    hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """What one node signed for all whom it concerns, opaque here."""
 
@@ -120,21 +129,12 @@ class Statements:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
-    """The hashes of a stream's batches as the speaker holds them, from number ``first`` on without gaps."""
-
-    stream: StreamId
-    first: int
-    hashes: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Done:
     """Everything the speaker had to send has been sent."""
 
 
 Frame: TypeAlias = (
-    Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Statements | Chain | Done
+    Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Chain | Statements | Done
 )
 
 
@@ -180,9 +180,6 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
                 second_signature=other_signature,
             )
             return sync_pb2.Frame(fork=proof)
-        case Statements(statements):
-            told = [sync_pb2.Statement(tag=each.tag, body=each.body, signature=each.signature) for each in statements]
-            return sync_pb2.Frame(statements=sync_pb2.Statements(statements=told))
         case Chain(stream, first, hashes):
             chain = sync_pb2.Chain(
                 scope=stream.scope,
@@ -192,6 +189,9 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
                 hashes=b"".join(hashes),
             )
             return sync_pb2.Frame(chain=chain)
+        case Statements(statements):
+            told = [sync_pb2.Statement(tag=each.tag, body=each.body, signature=each.signature) for each in statements]
+            return sync_pb2.Frame(statements=sync_pb2.Statements(statements=told))
         case Done():
             return sync_pb2.Frame(done=sync_pb2.Done())
 
@@ -290,11 +290,11 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
         case "fork":
             fork = wire.fork
             return ForkProof((fork.first_header, fork.first_signature), (fork.second_header, fork.second_signature))
+        case "chain":
+            return _chain_from_wire(wire.chain)
         case "statements":
             told = wire.statements.statements
             return Statements(tuple(Statement(each.tag, each.body, each.signature) for each in told))
-        case "chain":
-            return _chain_from_wire(wire.chain)
         case "done":
             return Done()
         case _:

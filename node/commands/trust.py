@@ -30,7 +30,7 @@ async def recover(node: Node, _arguments: Mapping[str, Any], progress: Progress)
 
 
 async def _new_life(node: Node, progress: Progress, *, again: bool) -> dict[str, Any]:
-    if again or pending(node.home) is None:  # a life that waits is new enough
+    if pending(node.home) is None:  # else one waits for its certificate, and would never get it if it were left
         await node.begin_life(node.context.epoch, again=again)
     reason = ""
     try:
