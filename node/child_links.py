@@ -24,7 +24,7 @@ from node.line import Line, Turn
 from node.link import StreamLink
 from node.local import Node
 from node.renewal import answer as renewed
-from node.renewal import meet, name_children
+from node.renewal import certify_root_if_due, meet, name_children
 from node.session import Session, Summary, faults_noted
 from node.storage.certificates import epoch_of, path_of
 from node.storage.revocations import check_not_revoked
@@ -105,6 +105,7 @@ class ChildLinks:
 
     async def start(self) -> None:
         await self.node.database.write(name_children, self.node.context, self.node.keys)
+        await certify_root_if_due(self.node)
         await self._server.start()
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -136,6 +137,7 @@ class ChildLinks:
         turn, came = Turn(self._line), time.monotonic()
         try:
             await turn.take()
+            await certify_root_if_due(self.node)
             waited = time.monotonic() - came
             if await self.node.database.read(path_of, unit, certified.epoch or Epoch("")) != certified.path:
                 await self.node.database.write(meet, self.node.context, self.node.keys, certified)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from dongbo.v1 import sync_pb2
 from google.protobuf.message import DecodeError
@@ -48,6 +49,8 @@ from sync_engine.handover import check_request, key_hash
 from sync_engine.names import parent_of
 from sync_engine.statements import HANDOVER, Handover, body_of
 from sync_engine.wire import guard
+
+log = structlog.get_logger()
 
 REQUEST_BYTES_MAX = 16 * 1024
 
@@ -143,6 +146,15 @@ async def certify_root(node: Node, now: datetime, keys: KeyStore | None = None) 
         path = (authority.der_of(leaf), *node.keys.ca_path)
     await _go_on(node, path, b"", wire.handover)
     return True
+
+
+async def certify_root_if_due(node: Node) -> None:
+    """The same as a matter of course, before a child is served; without the CA key it waits, and says so."""
+    try:
+        if await certify_root(node, datetime.now(UTC)):
+            log.info("certified anew", epoch=node.keys.epoch)
+    except NotCertifiedYet as fault:
+        node.renewal_waits = f"{fault}; {fault.hint}"
 
 
 # --- the parent ------------------------------------------------------------------------------------------------------
