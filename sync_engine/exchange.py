@@ -26,11 +26,12 @@ from sync_engine.frames import (
     Frame,
     HeadsFrame,
     Hello,
+    Receipt,
     Refusal,
     Statements,
 )
 from sync_engine.names import CATALOG, REGISTRY, is_shared
-from sync_engine.telling import NOTHING, KeepStatements, Telling
+from sync_engine.telling import NOTHING, KeepReceipt, KeepStatements, SignReceipt, Telling
 
 CREDIT_BYTES = 16 * 1024 * 1024
 """How far a sender may run ahead of what the receiver has stored: both sides' memory is bounded by it."""
@@ -128,6 +129,8 @@ Effect: TypeAlias = (
     | Store
     | StoreCertificates
     | KeepStatements
+    | SignReceipt
+    | KeepReceipt
     | Ship
     | Prove
     | PeerHolds
@@ -143,13 +146,15 @@ def digest_of(
     heads: Iterable[Head],
     *,
     pending: bool = False,
+    unconfirmed: str = "",
     forked: Iterable[StreamId] = (),
     statements: Mapping[Scope, bytes] = NOTHING,
 ) -> bytes:
     """What hello carries: SHA-256 over the held heads of the shared scopes, the streams whose fork is proven, and each
-    scope's statements. With edits that are not sealed yet it equals no peer's: a session that found itself in step
-    would end without them."""
+    scope's statements. With edits that are not sealed yet, or while ``unconfirmed``, the speaker, lacks a receipt, it
+    equals no peer's: a session that found itself in step would end without them."""
     digest = sha256(b"pending" if pending else b"")
+    digest.update(f"unconfirmed\0{unconfirmed}\0".encode() if unconfirmed else b"")
     for stream in sorted(forked):
         digest.update(f"fork\0{stream.origin}\0{stream.epoch}\0{stream.scope}\0".encode())
     for head in sorted(heads):
@@ -176,7 +181,7 @@ def sending_order(spans: Iterable[Span]) -> tuple[tuple[Span, ...], ...]:
 
 class Exchange:
     """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins,
-    ``statements`` a digest of what it knows said of each."""
+    ``statements`` a digest of what it knows said of each, ``unconfirmed`` the scopes for which it lacks a receipt."""
 
     def __init__(
         self,
@@ -186,11 +191,12 @@ class Exchange:
         child: UnitPath,
         peer: UnitPath,
         statements: Mapping[Scope, bytes] = NOTHING,
+        unconfirmed: frozenset[Scope] = frozenset(),
     ) -> None:
         self.hello = hello
         self.held = dict(held)
         self.child, self.peer = child, peer
-        self.telling = Telling(statements)
+        self.telling = Telling(statements, unconfirmed)
         self.dials = hello.unit == child
         self.peer_hello: Hello | None = None
         self._unacked: dict[StreamId, int] = {}
@@ -215,10 +221,12 @@ class Exchange:
             case Hello():
                 return self._on_hello(frame)
             case HeadsFrame(heads):
-                self.telling.on_heads(frame)
+                self.telling.on_heads(frame, self.child)
                 return self._on_heads(heads)
             case Statements(statements):
                 return [self.telling.on_statements(statements)]
+            case Receipt():
+                return [self.telling.on_receipt(frame)]
             case Certificates(paths):
                 return [StoreCertificates(paths)]
             case BatchFrame(data):
@@ -247,6 +255,7 @@ class Exchange:
         effects: list[Effect] = [Send(Credit(self._granted))]
         if head is not None:
             effects.insert(0, Send(Ack((head,))))
+            self.telling.on_moved(head.stream.scope)
         return effects + self._finish_if_due()
 
     def on_refused(self, head: Head, reason: str, size: int) -> list[Effect]:
@@ -262,6 +271,7 @@ class Exchange:
         self._sent += size
         self._unacked[head.stream] = head.seq
         self._theirs[head.stream] = head
+        self.telling.on_moved(head.stream.scope)
 
     def on_forked(self, theirs: Head) -> None:
         """The peer's head is not on the chain held here: nothing of that stream is sent but what proves it."""
@@ -299,6 +309,16 @@ class Exchange:
         self._shipped = True
         return [Send(Done()), *self._finish_if_due()]
 
+    def on_receipt_sent(self) -> list[Effect]:
+        """What this node holds has been signed for the peer."""
+        self.telling.has_sent = True
+        return self._finish_if_due()
+
+    def on_receipt_kept(self) -> list[Effect]:
+        """What the peer has signed is durable here, or was worth nothing."""
+        self.telling.has_kept = True
+        return self._finish_if_due()
+
     # --- what follows from it ---
 
     def _on_hello(self, theirs: Hello) -> list[Effect]:
@@ -319,6 +339,7 @@ class Exchange:
             effects.append(Send(self.hello))
         if equal:
             self._compared = self._shipped = self._peer_done = True
+            self.telling.on_in_step()
             if not self.dials:
                 effects.append(Send(Done()))
             return [*effects, PeerHolds(tuple(self.held.values())), *self._finish_if_due()]
@@ -372,8 +393,12 @@ class Exchange:
         return [PeerHolds(heads), *self._finish_if_due()]
 
     def _finish_if_due(self) -> list[Effect]:
-        """The child ends a session, once all it sent is acknowledged and all it was sent is stored."""
-        if not self.is_complete or self._finished or not self.dials:
+        """Each side signs for what it holds once all it sent is acknowledged and all it was sent is stored: the peer
+        can make nothing of a receipt for what it has not stored itself. When both have signed the child ends it."""
+        if not self.is_complete:
             return []
-        self._finished = True
-        return [Finish()]
+        effects: list[Effect] = [*self.telling.on_complete()]
+        if self.telling.is_signed and self.dials and not self._finished:
+            self._finished = True
+            effects.append(Finish())
+        return effects
