@@ -85,6 +85,7 @@ class Node:
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
+        node.context.heartbeat_hours, node.context.withheld_hours = config.heartbeat_hours, config.withheld_hours
         await node.database.write(_start, node.context, keys.node_path)
         if await node.database.read(is_due, node.context):
             await node.apply_ready()  # this software, or the operator, is ready for what waited

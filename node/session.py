@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import structlog
 
 from conflict.values import Head, Scope, StreamId, UnitPath
+from node.heartbeat import beat
 from node.line import Line, Turn
 from node.local import Node
 from node.storage import peers
@@ -133,6 +134,7 @@ class Session:
         began = time.monotonic()
         await self.node.apply_ready()  # what a session that was cut off had stored and not yet applied
         await self.node.seal_next()  # often that is all; the rest of a backlog is sealed while we ship
+        await beat(self.node)
         certificate = self.node.keys.certified.sha256
         self._exchange = await self.node.database.read(begin, self.node.context, self.child, self.peer, certificate)
         self._teller = Teller(self.node, self._exchange, self._send)
