@@ -254,7 +254,7 @@ async def test_a_district_learns_what_the_province_and_the_centre_have_confirmed
     assert status(world.node(CENTRE))["confirmed"] == {"parent": None, "centre": None}
     add_member(district, "4")
     assert counts(district) == [(3, 4), (3, 4)]
-    assert "the central (vn) has confirmed 3 of 4 batches, at" in _confirmed(status(district))
+    assert "the centre (vn) has confirmed 3 of 4 batches, at" in _confirmed(status(district))
 
 
 async def test_where_the_parent_is_the_centre_its_receipt_is_the_centres_word(world: World) -> None:

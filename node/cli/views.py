@@ -140,7 +140,8 @@ def _confirmed(status: Mapping[str, Any]) -> str:
 
 
 def _confirmed_by(told: Mapping[str, Any]) -> str:
-    name, of = say("confirmed.who", level=told["level"], unit=told["unit"]), number(told["of"])
+    who = "confirmed.who" if "." in told["unit"] else "confirmed.centre"
+    name, of = say(who, level=told["level"], unit=told["unit"]), number(told["of"])
     if not told["batches"]:
         return say("confirmed.none", name=name, of=of)
     how = "one" if told["of"] == 1 else "all" if told["batches"] == told["of"] else "part"
