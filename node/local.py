@@ -93,9 +93,11 @@ class Node:
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
+        node.context.heartbeat_hours, node.context.withheld_hours = config.heartbeat_hours, config.withheld_hours
         await node.database.write(_start, node.context, keys.node_path)
         waiting = key_files.pending(home)
         if waiting is not None and await node.database.read(is_begun, waiting.epoch):
+            node.context.proven = node.context.speaks_as
             node.context.epoch, node.context.sign = waiting.epoch, waiting.signer()
             await node.database.write(settle_down)
         elif waiting is not None:
