@@ -20,7 +20,7 @@ from node.invitation import Invitation
 from node.keys import CaKeyAway, KeyStore
 from node.local import Node
 from node.renewal import certify, check_may_follow, name_child
-from node.storage.certificates import keep_path
+from node.storage.certificates import keep_path, note_replaced
 from node.storage.certifications import Asked, forget_asked, note_asked
 from node.storage.context import Context
 from node.storage.engine import execute
@@ -184,6 +184,8 @@ def certify_invited(
     except CaKeyAway:
         note_asked(connection, context, asked)
         return None
+    if recovers:
+        note_replaced(connection, unit)
     keep_path(connection, path, context.tree_id)
     name_child(connection, context, keys, unit, epoch)
     made = sync_pb2.EnrolResponse(unit=unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()

@@ -26,12 +26,12 @@ from node.storage.certificates import (
     accepted_epochs,
     certified_children,
     epoch_of,
-    followers_of,
     is_accepted,
     is_named,
     judge,
     keep_path,
     mark_mine,
+    may_be_followed,
     note_all_keys,
     path_of,
 )
@@ -206,7 +206,7 @@ def check_may_follow(connection: Connection, unit: UnitPath, present: Epoch, epo
     check_not_revoked(connection, unit, present)
     if not is_accepted(connection, unit, present):
         raise BadCertificate(f"a second key of {unit} that the first did not sign cannot ask for another")
-    if followers_of(connection, unit, present) - {epoch}:
+    if not may_be_followed(connection, unit, present, by=epoch):
         raise Cloned(COPY.format(unit=unit))
 
 

@@ -92,16 +92,39 @@ def judge(connection: Connection, unit: UnitPath) -> None:
             judge(connection, child)
 
 
+def may_be_followed(connection: Connection, unit: UnitPath, epoch: Epoch, by: Epoch) -> bool:
+    """Whether the parent may still certify a successor of a key: none has been but this, and no other machine has taken
+    the unit's place. That is the parent's own memory: where it is lost, two may go on rather than none."""
+    found = execute(connection, "SELECT replaced FROM _node_key WHERE unit = ? AND epoch = ?", (unit, epoch)).scalar()
+    own = [each for each in _proven(connection, unit) if not is_by_parent(each) and each.signer_epoch == epoch]
+    return not found and all(each.epoch == by for each in own)
+
+
 def followers_of(connection: Connection, unit: UnitPath, epoch: Epoch) -> set[Epoch]:
-    """The epochs that took the place of this one: its key handed over to them, or the parent let another machine begin
-    after this epoch had come here."""
-    order = execute(connection, "SELECT epoch, no FROM _node_key WHERE unit = ?", (unit,))
-    came = {Epoch(each): int(no) for each, no in order}
+    """The epochs that have followed one, as far as statements tell: its key handed over to them, or the parent signed
+    for them later than for it. By this a node finds that it is not the newest of its unit; it decides nothing else."""
+    proven = _proven(connection, unit)
+    signed = {each.epoch: each.time_ms for each in proven}
     return {
         each.epoch
-        for each in _proven(connection, unit)
-        if (each.signer_epoch == epoch if not is_by_parent(each) else came.get(each.epoch, 0) > came.get(epoch, 0))
+        for each in proven
+        if (each.signer_epoch == epoch if not is_by_parent(each) else each.time_ms > signed.get(epoch, 0))
     }
+
+
+def note_replaced(connection: Connection, unit: UnitPath) -> None:
+    """Another machine takes a unit's place: no key that is known of it now is followed by another."""
+    execute(connection, "UPDATE _node_key SET replaced = 1 WHERE unit = ?", (unit,))
+
+
+def present_of(connection: Connection, unit: UnitPath) -> Epoch | None:
+    """The key that a unit uses now, as far as can be told: of those that count and have handed over to none, the one
+    that was signed for last. It informs an operator's command and decides nothing about batches."""
+    proven = _proven(connection, unit)
+    signed = {each.epoch: each.time_ms for each in proven}
+    left = {each.signer_epoch for each in proven if not is_by_parent(each)}
+    ends = [epoch for epoch in accepted_epochs(connection, unit) if epoch not in left]
+    return max(ends, key=lambda epoch: signed.get(epoch, 0), default=None)
 
 
 def is_named(connection: Connection, unit: UnitPath, epoch: Epoch) -> bool:

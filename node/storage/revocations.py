@@ -16,7 +16,7 @@ from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from node.keys import KeyStore
 from node.messages import say
 from node.storage.batches import WAITING, hash_at
-from node.storage.certificates import is_accepted, note_all_keys, unaccepted
+from node.storage.certificates import accepted_epochs, is_accepted, note_all_keys, present_of, unaccepted
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.statements import keep, said
@@ -52,7 +52,7 @@ def revoke(
     if is_me:
         epochs = [epoch for epoch in epochs if epoch not in (keys.epoch, context.epoch)]
     elif keep_present:
-        present = present_epoch(connection, unit)
+        present = present_of(connection, unit)
         epochs = [epoch for epoch in epochs if epoch != present]
     epochs = [epoch for epoch in epochs if reason_of(connection, unit, epoch) is None]
     if not epochs:
@@ -76,14 +76,6 @@ def revoke(
         body = body_of(ends)
         keep(connection, context, Statement(REVOCATION, body, keys.signer()(REVOCATION, body)))
     return epochs
-
-
-def present_epoch(connection: Connection, unit: UnitPath) -> Epoch | None:
-    """The newest key of a unit that counts, as far as this node knows: the one to which nothing follows."""
-    found = execute(
-        connection, "SELECT epoch FROM _node_key WHERE unit = ? AND accepted = 1 ORDER BY no DESC LIMIT 1", (unit,)
-    ).scalar()
-    return None if found is None else Epoch(found)
 
 
 # --- what a revocation means -----------------------------------------------------------------------------------------
@@ -222,8 +214,8 @@ def key_alarms(connection: Connection, context: Context) -> list[dict[str, Any]]
 
 def is_out(connection: Connection, unit: UnitPath) -> bool:
     """Whether every key of a unit that counts is revoked: it may not come back without its parent's invitation."""
-    present = present_epoch(connection, unit)
-    return present is not None and reason_of(connection, unit, present) is not None
+    counted = accepted_epochs(connection, unit)
+    return bool(counted) and all(reason_of(connection, unit, epoch) is not None for epoch in counted)
 
 
 def cause(connection: Connection, row: StreamRow, head: Head) -> str | None:

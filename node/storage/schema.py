@@ -202,6 +202,7 @@ node_key = _keyed(
     Column("sha256", LargeBinary, nullable=False, unique=True),  # of the SubjectPublicKeyInfo
     Column("accepted", Integer, nullable=False),  # 0: no key before it, nor the parent, has signed for it
     Column("mine", Integer, nullable=False, server_default="0"),  # a life of this home
+    Column("replaced", Integer, nullable=False, server_default="0"),  # this parent let another machine take its place
 )
 
 # What this unit's CA was asked to certify for its children: one key may follow a key, and no second one.

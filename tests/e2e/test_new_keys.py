@@ -12,7 +12,7 @@ import pytest
 from node import keys
 from node.keys import KeyStore
 from tests.e2e.conftest import CENTRE, DISTRICT, PROVINCE
-from tests.e2e.processes import Cluster, Home
+from tests.e2e.processes import Cluster, Home, until
 from tests.e2e.raw import Identity, Line, Refusal, exchange, hello_from
 from tests.pki import answer
 
@@ -209,3 +209,30 @@ def test_a_second_key_is_shown_to_the_unit_itself_and_to_those_above(line: Clust
 def said(home: Home) -> str:
     """What status tells a person, in one line."""
     return " ".join(home.dongbo("status").out.split())
+
+
+def test_keys_change_and_end_while_a_unit_works(line: Cluster) -> None:
+    """Edits go on through three rotations; after the revocation not one more counts."""
+    centre, province, district = line[CENTRE], line[PROVINCE], line[DISTRICT]
+    for home in (province, district):
+        home.configure(every_s="1.0", on_change="true", jitter_s="0.0")
+    line.start()
+    entered: list[str] = []
+
+    def work(count: int) -> None:
+        for _ in range(count):
+            entered.append(f"Người {len(entered)}")
+            enter(district, str(len(entered)), entered[-1])
+            time.sleep(0.02)
+
+    for home in (province, centre, district):
+        work(15)
+        assert home.json("rotate")["certified"], home.tail()
+    work(15)
+    until("all of it is at the centre", lambda: names(centre) == set(entered), tail=line.tails)
+    province.dongbo("revoke", DISTRICT, "--reason", "stolen")
+    enter(district, "999", "Kẻ Trộm")
+    until("the district is told", lambda: "has ended this key" in district.log, tail=line.tails)
+    assert names(centre) == names(province) == set(entered)
+    stopped = {home.unit: home.stop() for home in (district, province, centre)}
+    assert len(stopped) == 3
