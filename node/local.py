@@ -98,6 +98,7 @@ class Node:
         if waiting is not None and await node.database.read(is_begun, waiting.epoch):
             node.context.proven = node.context.speaks_as
             node.context.epoch, node.context.sign = waiting.epoch, waiting.signer()
+            await node.seal()  # what a crash has left of what was pending then
             await node.database.write(settle_down)
         elif waiting is not None:
             await node._live(waiting, again=True)  # a crash came between the key and the first batch
@@ -146,8 +147,8 @@ class Node:
         """Store a batch, and apply it if its causes are here. One of this node's own life that it does not know tells
         that it has lost history: it begins a new life first."""
         outcome = await self.rewrite(take, verified)
-        while outcome.taken is Taken.OWN:
-            await self.begin_life(verified.batch.header.stream.epoch)
+        while outcome.taken in (Taken.OWN, Taken.BRANCH):
+            await self.begin_life(self.context.epoch, again=outcome.taken is Taken.OWN)
             outcome = await self.rewrite(take, verified)
         return outcome
 
@@ -167,7 +168,7 @@ class Node:
         """The key in use has handed over to one that this database does not know: its home is an old image of one that
         has gone on, or a copy. A new life begins, for the parent to certify or to refuse."""
         epoch = self.context.epoch
-        if await self.database.read(followers_of, self.context.unit, epoch):
+        if self.context.proven is None and await self.database.read(followers_of, self.context.unit, epoch):
             await self.begin_life(epoch)
 
     async def _live(self, life: Pending, *, again: bool) -> None:

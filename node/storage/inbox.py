@@ -33,6 +33,7 @@ from node.storage.engine import execute
 from node.storage.former import former_entries
 from node.storage.lives import (
     all_seen,
+    can_say_again,
     drop_stray,
     former_headers,
     give_way,
@@ -90,6 +91,8 @@ class Taken(StrEnum):
     FROZEN = "frozen"
     FORKED = "forked"
     """Another batch stands at its place: it is proof, and its stream is frozen."""
+    BRANCH = "branch"
+    """This node has to say again what it sealed beside it, in a life in which nothing has been sealed yet."""
     OWN = "own"
     """This node signed it in the life that it leads and does not know it: it lost history, and begins a new life."""
 
@@ -209,12 +212,16 @@ def _take_own_branch(connection: Connection, context: Context, row: StreamRow, b
     """What this node signed in a life that it does not remember, beside what it remembers. None: the branch here has
     given way, and the batch may be taken like any other."""
     header = batch.header
-    if header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev:
+    name = present_name(connection, header.prev)
+    follows = header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev
+    if not (follows or name):
+        return Outcome(Taken.GAP, row.held, Applied())
+    if not can_say_again(connection, context, header.stream.scope):
+        # While the present key waits for its certificate no other can follow it: the branch has to come again.
+        return Outcome(Taken.BRANCH if context.proven is None else Taken.GAP, row.held, Applied())
+    if name is None:
         done = give_way(connection, context, row, header.seq - 1)
         return None if done else Outcome(Taken.GAP, row.held, Applied())
-    name = present_name(connection, header.prev)
-    if name is None:
-        return Outcome(Taken.GAP, row.held, Applied())
     found = batch_at(connection, stream_row(connection, name.stream).no, name.seq)
     before = () if found is None else found[2].header.seen_delta
     again = said_again(connection, context, batch, all_seen(batch, before))

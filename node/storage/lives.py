@@ -58,6 +58,18 @@ def settle_down(connection: Connection) -> None:
 # --- saying again ----------------------------------------------------------------------------------------------------
 
 
+def can_say_again(connection: Connection, context: Context, scope: str) -> bool:
+    """Whether nothing has been sealed in the present life that may have seen what is to be said again: standing before
+    it in one stream, it would wait for ever for what comes after it."""
+    found = execute(
+        connection,
+        "SELECT 1 FROM _batch JOIN _stream ON _stream.no = _batch.stream WHERE origin = ? AND epoch = ? AND scope = ?"
+        " AND NOT EXISTS (SELECT 1 FROM _repeat WHERE _repeat.batch = _batch.no) LIMIT 1",
+        (context.unit, context.epoch, scope),
+    )
+    return found.scalar() is None
+
+
 def give_way(connection: Connection, context: Context, row: StreamRow, upto: int) -> bool:
     """Another branch of an own stream of a former life has come, which parts from the one here after number ``upto``:
     the one here is said again in the present life, and the stream ends there for the other to follow. False where some
