@@ -80,6 +80,7 @@ class Node:
     database: Database
     next_call: NextCall | None = None
     renewal_asked: datetime | None = None
+    renewal_waits: str = ""
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
     _changing_life: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -168,7 +169,8 @@ class Node:
         """The key in use has handed over to one that this database does not know: its home is an old image of one that
         has gone on, or a copy. A new life begins, for the parent to certify or to refuse."""
         epoch = self.context.epoch
-        if self.context.proven is None and await self.database.read(followers_of, self.context.unit, epoch):
+        successors = await self.database.read(followers_of, self.context.unit, epoch)
+        if successors and self.context.proven is None:
             await self.begin_life(epoch)
 
     async def _live(self, life: Pending, *, again: bool) -> None:

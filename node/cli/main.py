@@ -21,7 +21,7 @@ from node.cli.duplicates import duplicates
 from node.cli.journal import conflicts
 from node.cli.quarantine import quarantine
 from node.cli.registry import registry
-from node.cli.trust import recover, rotate
+from node.cli.trust import CA_KEY, approve, recover, revoke, rotate
 from node.figures import decimal, number
 from node.messages import say
 
@@ -102,9 +102,17 @@ def init(
 @click.option("--recover", is_flag=True, help="For a unit whose machine is lost or shut out: it may begin again.")
 @click.option("--ttl", "ttl_hours", default=168.0, show_default=True, help="Hours until the invitation expires.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the invitation to a file.")
+@CA_KEY
 @JSON
 def invite(
-    home: Path, label: str, name: str | None, recover: bool, ttl_hours: float, out: Path | None, as_json: bool
+    home: Path,
+    label: str,
+    name: str | None,
+    recover: bool,
+    ttl_hours: float,
+    out: Path | None,
+    ca_key: Path | None,
+    as_json: bool,
 ) -> None:
     """On the parent: invite a unit to join below it.
 
@@ -114,6 +122,7 @@ def invite(
     if name is None and not recover:
         raise click.UsageError("Missing option '--name'.")
     asked = {"label": label, "name": name, "ttl_hours": ttl_hours, "recover": recover}
+    asked["ca_key"] = None if ca_key is None else str(ca_key.resolve())
     made = execute(home, "invite", asked, no_progress)
     if out is not None:
         from node.platform import write_private
@@ -265,4 +274,6 @@ main.add_command(load)
 main.add_command(dump)
 main.add_command(rotate)
 main.add_command(recover)
+main.add_command(revoke)
+main.add_command(approve)
 main.add_command(demo)

@@ -23,7 +23,15 @@ from node.figures import clock, day, day_and_time, is_today, number
 from node.messages import say
 from sync_engine.limits import CLOCK_SKEW_MS_MAX
 
-COLOURS = {"ok": "green", "late": "yellow", "never": "yellow", "failing": "red", "stale": "red", "fenced": "bold red"}
+COLOURS = {
+    "ok": "green",
+    "late": "yellow",
+    "never": "yellow",
+    "failing": "red",
+    "stale": "red",
+    "fenced": "bold red",
+    "revoked": "bold red",
+}
 WATCH_S = 2.0
 BRAKES_SHOWN = 5
 WITHHELD_SHOWN = 5
@@ -186,6 +194,12 @@ def attention(status: Mapping[str, Any]) -> list[str]:
         causes = ", ".join(dict.fromkeys(cause for each in status["waiting_for"] for cause in each["for"]))
         lines.append(say("look.waiting", count=status["waiting_batches"], causes=causes))
     lines += [say("look.left", **each) for each in status["left_streams"]]
+    if status["key"]["new_key_waits"]:
+        lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
+    for each in status["keys"]:
+        lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
+    lines += [say("look.held_back", **each) for each in status["held_back"]]
+    lines += [say("look.certificates", **each) for each in status["certificates_waiting"]]
     lines += [say("look.set_aside", **each) for each in status["set_aside"][:5]]
     parent = status["parent"]
     skew = parent["clock_skew_ms"] if parent else None
@@ -262,6 +276,8 @@ def show_units(found: Sequence[Mapping[str, Any]]) -> None:
     for each in found:
         depth = each["unit"].count(".")
         node = say("unit.has_node") if each["has_node"] else say("unit.no_node")
+        if each["revoked"]:
+            node = say("state.revoked")
         if each["invited_until_ms"]:
             node = say("unit.invited", until=moment(each["invited_until_ms"]))
         table.add_row("  " * depth + each["unit"], each["name"], each["level"], node)

@@ -28,7 +28,7 @@ def commands() -> Mapping[str, Command]:
     from node.commands.registry import registry_apply, registry_plan, registry_show
     from node.commands.state import status
     from node.commands.tree import invite, units
-    from node.commands.trust import recover, rotate
+    from node.commands.trust import approve, recover, revoke, rotate
 
     return {
         "status": status,
@@ -46,6 +46,8 @@ def commands() -> Mapping[str, Command]:
         "invite": invite,
         "rotate": rotate,
         "recover": recover,
+        "revoke": revoke,
+        "approve": approve,
         "release": release,
         "undo": undo,
         "history": history,
