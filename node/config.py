@@ -55,6 +55,26 @@ class Schedule:
 
 AT_ONCE, BY_HAND = "at once", "by hand"
 
+PLAIN, ENCRYPTED = "plain", "encrypted"
+
+
+@dataclass(frozen=True, slots=True)
+class AtRest:
+    """How database and keys lie on the disk. ``encrypted``: with keys made from a secret that is never in the home, in
+    ``secret_file`` (on a key disk, say) or in the environment as ``secret_env``."""
+
+    database: str = PLAIN
+    secret_file: str = ""
+    secret_env: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CaSecret:
+    """Where a passphrase of the CA's own comes from, needed for each signing; neither: it lies as the other keys do."""
+
+    passphrase_file: str = ""
+    passphrase_env: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -75,6 +95,8 @@ class Config:
     journal_days: float = 400
     overwritten_hours: float = 24
     schedule: Schedule = field(default_factory=Schedule)
+    at_rest: AtRest = field(default_factory=AtRest)
+    ca: CaSecret = field(default_factory=CaSecret)
 
     @property
     def address_for_children(self) -> str:
@@ -98,15 +120,23 @@ def load(home: Path) -> Config:
         raise NotSetUp(f"there is no node in {home}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: {error}", hint="mend the line, or put the file back from a backup") from error
-    sync = raw.pop("sync", {})
-    if not isinstance(sync, dict):
-        raise BadConfig(f"{path}: sync must be a section", hint="write [sync] on a line of its own")
-    schedule = _schedule(path, sync)
+    schedule = _schedule(path, _section(path, raw, "sync"))
+    at_rest = AtRest(**_values(path, AtRest, _section(path, raw, "at_rest"), "at_rest.", skip=set()))
+    ca = CaSecret(**_values(path, CaSecret, _section(path, raw, "ca"), "ca.", skip=set()))
     raw["unit"] = check_unit(str(raw.get("unit", "")))
-    values = _values(path, Config, raw, "", skip={"schedule"})
+    values = _values(path, Config, raw, "", skip={"schedule", "at_rest", "ca"})
     if values.get("registry", AT_ONCE) not in (AT_ONCE, BY_HAND):
         raise BadConfig(f"{path}: registry must be {_toml(AT_ONCE)} or {_toml(BY_HAND)}")
-    return Config(schedule=schedule, **values)
+    if at_rest.database not in (PLAIN, ENCRYPTED):
+        raise BadConfig(f"{path}: at_rest.database must be {_toml(PLAIN)} or {_toml(ENCRYPTED)}")
+    return Config(schedule=schedule, at_rest=at_rest, ca=ca, **values)
+
+
+def _section(path: Path, raw: dict[str, Any], name: str) -> dict[str, Any]:
+    section = raw.pop(name, {})
+    if not isinstance(section, dict):
+        raise BadConfig(f"{path}: {name} must be a section", hint=f"write [{name}] on a line of its own")
+    return section
 
 
 def _schedule(path: Path, raw: dict[str, Any]) -> Schedule:
@@ -191,6 +221,15 @@ def save(home: Path, config: Config) -> None:
         f"windows = {_toml(schedule.windows)}  # when calls are allowed, such as '22:00-05:00'; empty: at all times",
         f"blackout = {_toml(schedule.blackout)}  # days without calls: '2027-02-05..2027-02-12', '30/04'",
         f"rate_kbit_s = {schedule.rate_kbit_s}  # of the line, in each direction; 0: unlimited",
+        "",
+        "[at_rest]  # database and keys on this disk",
+        f"database = {_toml(config.at_rest.database)}  # 'plain' or 'encrypted'; 'dongbo encrypt' turns it",
+        f"secret_file = {_toml(config.at_rest.secret_file)}  # holds the secret; outside the home, maybe on a key disk",
+        f"secret_env = {_toml(config.at_rest.secret_env)}  # or the environment variable that holds it",
+        "",
+        "[ca]  # a passphrase of its own for the key that certifies units below; empty: as the other keys",
+        f"passphrase_file = {_toml(config.ca.passphrase_file)}  # read for each signing, from a stick perhaps",
+        f"passphrase_env = {_toml(config.ca.passphrase_env)}  # or the environment variable that holds it",
         "",
     ]
     write_private(path_of(home), "\n".join(lines).encode())

@@ -6,7 +6,7 @@ home's lock.
 Invariant: a key never leaves its home and is never readable by others. ``node.pem`` is the commit point: before it is
 replaced the old identity is whole, afterwards the new one is, wherever a crash falls in between.
 
-    node.key  ca.key             PEM, PKCS#8
+    node.key  ca.key             PEM, PKCS#8, encrypted where the home or the CA has a secret (node.secret)
     node.pem                     the node's certificate, its ancestors' CAs, the root
     ca.pem                       this unit's own CA certificate (absent at the deepest level)
     next-*                       the same for a new life that waits for its certificates, and its requests (.csr)
@@ -24,6 +24,7 @@ from typing import Self, TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -31,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from conflict.values import Epoch, UnitPath
-from node import authority, platform
+from node import authority, platform, secret
 from sync_engine.certificates import (
     UNREADABLE,
     Certified,
@@ -131,7 +132,8 @@ class KeyStore:
         key = _load_key(directory / NODE_KEY)
         if key.public_key() != certified.public_key:
             raise KeyFault(f"{NODE_KEY} does not belong to the certificate in {NODE_PEM}")
-        return cls(home, certified, key, _load_ca(directory, certified.unit))
+        own = secret.has_own_passphrase(home)
+        return cls(home, certified, key, None if own else _load_ca(directory, certified.unit))
 
     # --- what it holds ---
 
@@ -156,11 +158,16 @@ class KeyStore:
     @property
     def ca_path(self) -> tuple[bytes, ...]:
         """DER: this unit's CA, its ancestors' CAs, the root: what follows the certificate of a child. Else KeyFault."""
-        own = authority.der_of(self.require_ca()[1])
+        file = _directory(self.home) / CA_PEM
+        brought = self.ca is None and file.exists()  # the certificate is no secret: no passphrase is asked for it
+        own = _load_certificates(file)[0] if brought else authority.der_of(self.require_ca()[1])
         return (own, *(der for der in self.node_path[1:] if der != own))
 
     def require_ca(self) -> Authority:
-        """The CA, or KeyFault where the unit has none."""
+        """The CA, or KeyFault where the unit has none. One with a passphrase of its own is opened for this call alone:
+        raises NoSecret while nobody has brought it."""
+        if self.ca is None and (brought := _load_ca(_directory(self.home), self.unit)):
+            return brought
         if self.ca is None:
             raise KeyFault(f"{self.unit} cannot have units below it", hint="it has no CA key: it is of the last level")
         return self.ca
@@ -201,9 +208,9 @@ def request(home: Path, unit: str, *, with_ca: bool, fresh: bool = False) -> Pen
     key, epoch = authority.new_key(), authority.new_epoch()
     if with_ca:
         ca_key = authority.new_key()
-        platform.write_private(directory / (NEXT + CA_KEY), key_to_pem(ca_key))
+        _write_key(directory / (NEXT + CA_KEY), ca_key)
         platform.write_private(directory / CA_REQUEST, authority.ca_request(unit, ca_key))
-    platform.write_private(directory / (NEXT + NODE_KEY), key_to_pem(key))
+    _write_key(directory / (NEXT + NODE_KEY), key)
     # Last, for it is what says that the others are whole.
     platform.write_private(directory / NODE_REQUEST, authority.node_request(unit, epoch, key))
     made = pending(home)
@@ -314,14 +321,19 @@ def from_pem(text: bytes) -> tuple[bytes, ...]:
         raise BadCertificate("these are not certificates in PEM") from error
 
 
-def key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def key_to_pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> bytes:
+    lock = NoEncryption() if password is None else BestAvailableEncryption(password)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
 
 
-def key_from_pem(text: bytes) -> ec.EllipticCurvePrivateKey:
+def key_from_pem(text: bytes, password: bytes | None = None) -> ec.EllipticCurvePrivateKey:
     """A P-256 key. Raises BadCertificate, whose words never hold any of the text."""
+    if b"ENCRYPTED" not in text:
+        password = None
+    elif password is None:
+        raise BadCertificate("this key is encrypted")
     try:
-        key = load_pem_private_key(text, password=None)
+        key = load_pem_private_key(text, password)
     except UNREADABLE:
         raise BadCertificate("this is not a key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -341,9 +353,16 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
                 f"{path.name} may be read by others than its owner",
                 hint=f"run 'chmod 600 {path}'; if others may have read it, 'dongbo rotate' as well",
             )
-        return key_from_pem(path.read_bytes())
+        text = path.read_bytes()
+        password = secret.vault(path.parent.parent).password_of(path.name) if b"ENCRYPTED" in text else None
+        return key_from_pem(text, password)
     except (OSError, BadCertificate) as error:
         raise KeyFault(f"{path.name} cannot be used: {_words(error)}") from error
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    home = path.parent.parent
+    platform.write_private(path, key_to_pem(key, secret.vault(home, make=True).password_of(path.name)))
 
 
 def _load_certificates(path: Path) -> tuple[bytes, ...]:

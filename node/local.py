@@ -6,6 +6,7 @@ Reach: node.storage, node.keys, node.config.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 import structlog
 from sqlalchemy import Connection
 
+from node import at_rest, secret
 from node import config as configs
 from node.config import Config
 from node.database import Database
@@ -60,7 +62,7 @@ def context_of(keys: KeyStore) -> Context:
 
 
 def database_path(home: Path) -> Path:
-    return home / "dongbo.db"
+    return home / secret.DATABASE
 
 
 @dataclass
@@ -80,8 +82,10 @@ class Node:
     async def open(cls, home: Path) -> Self:
         """Raises NotSetUp, BadConfig or KeyFault."""
         config = configs.load(home)
+        await asyncio.to_thread(at_rest.settle, home)
         keys = KeyStore.load(home)
-        node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
+        database = Database(database_path(home), secret.vault(home).database_key)
+        node = cls(home, config, keys, context_of(keys), database)
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
