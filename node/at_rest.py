@@ -22,7 +22,8 @@ from node.secret import CA_KEYS, DATABASE, NoSecret, Vault
 from node.storage import rest
 from sync_engine.errors import BadCertificate
 
-TURNED, OLD = DATABASE + ".turned", DATABASE + ".old"
+TURNED, OLD, SNAPSHOT = DATABASE + ".turned", DATABASE + ".old", DATABASE + ".backup"
+"""What is made in between: the file in its new form, the one in its old form, a copy that goes into a backup."""
 
 
 def turn(home: Path, at_rest: AtRest) -> None:
@@ -54,6 +55,7 @@ def settle(home: Path) -> None:
     at_rest, _ca = secret.settings(home)
     wanted = at_rest.database == ENCRYPTED
     vault = secret.vault(home, make=wanted)
+    rest.forget(home / SNAPSHOT)
     _settle_database(home, vault, encrypted=wanted)
     _settle_keys(home, vault if wanted else Vault(home, vault.ca), vault)
     if not wanted:

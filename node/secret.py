@@ -53,10 +53,10 @@ class BadSecret(LocalFault):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place of a secret. ``what`` names it to people; ``setting`` is the section of node.toml."""
+    """One place of a secret. ``what`` names it to people; ``where_said`` is how they may name another place."""
 
     what: str
-    setting: str
+    where_said: str
     file: str = ""
     env: str = ""
 
@@ -66,11 +66,11 @@ class Source:
 
 
 def source_at_rest(at_rest: AtRest) -> Source:
-    return Source("the secret of this node", "at_rest.secret", at_rest.secret_file, at_rest.secret_env)
+    return Source("the secret of this node", "[at_rest] in node.toml", at_rest.secret_file, at_rest.secret_env)
 
 
 def source_of_ca(ca: CaSecret) -> Source:
-    return Source("the passphrase of the CA key", "ca.passphrase", ca.passphrase_file, ca.passphrase_env)
+    return Source("the passphrase of the CA key", "[ca] in node.toml", ca.passphrase_file, ca.passphrase_env)
 
 
 def read(source: Source, home: Path | None) -> bytes:
@@ -82,15 +82,15 @@ def read(source: Source, home: Path | None) -> bytes:
         if found is None:
             raise NoSecret(
                 f"{source.what} should be in the environment as {source.env}, and is not",
-                hint=f"set {source.env} where the service starts, or correct {source.setting}_env in node.toml",
+                hint=f"set {source.env} where the service starts, or correct {source.where_said}",
             )
-        return _checked(os.fsencode(found), source, f"the variable {source.env}")
+        return checked(os.fsencode(found), source, f"the variable {source.env}")
     if not source.file:
         raise NoSecret(
-            f"{source.what} is needed, and node.toml does not say where it is",
-            hint=f"name it in node.toml, as {source.setting}_file or {source.setting}_env",
+            f"{source.what} is needed, and nothing says where it is",
+            hint=f"name a file or an environment variable: {source.where_said}",
         )
-    return _checked(_read_file(Path(source.file), source, home), source, source.file)
+    return checked(_read_file(Path(source.file), source, home), source, source.file)
 
 
 def _read_file(path: Path, source: Source, home: Path | None) -> bytes:
@@ -102,7 +102,7 @@ def _read_file(path: Path, source: Source, home: Path | None) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise BadSecret(f"{path} is not a file", hint=f"{source.setting}_file in node.toml must name one")
+            raise BadSecret(f"{path} is not a file", hint=f"a file must be named: {source.where_said}")
         if _others_may_read(status):
             raise BadSecret(
                 f"{path} may be read by others than its owner",
@@ -113,7 +113,7 @@ def _read_file(path: Path, source: Source, home: Path | None) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise NoSecret(
             f"insert the key disk: {path}, which holds {source.what}, is not there",
-            hint=f"then run this again; if it lies elsewhere now, correct {source.setting}_file in node.toml",
+            hint=f"then run this again; if it lies elsewhere now, correct {source.where_said}",
         ) from None
     except OSError as error:
         raise NoSecret(
@@ -129,7 +129,7 @@ def _others_may_read(status: os.stat_result) -> bool:
     return bool(status.st_mode & REST) or bool(status.st_mode & GROUP and status.st_gid != 0)
 
 
-def _checked(found: bytes, source: Source, where: str) -> bytes:
+def checked(found: bytes, source: Source, where: str) -> bytes:
     secret = found.strip(b"\r\n")
     if not SECRET_BYTES_MIN <= len(secret) <= SECRET_BYTES_MAX:
         raise BadSecret(

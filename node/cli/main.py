@@ -15,6 +15,7 @@ import click
 from node import __version__
 from node.cli.accidents import history, release, undo
 from node.cli.at_rest import at_rest_of, encrypt, secret_options
+from node.cli.backup import backup, restore
 from node.cli.bulk import dump, load
 from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
 from node.cli.demo import demo
@@ -278,5 +279,7 @@ main.add_command(history)
 main.add_command(registry)
 main.add_command(load)
 main.add_command(dump)
+main.add_command(backup)
+main.add_command(restore)
 main.add_command(encrypt)
 main.add_command(demo)

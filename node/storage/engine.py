@@ -53,7 +53,7 @@ def connect(path: Path, key: bytes | None) -> Any:
         str(path), isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000
     )
     if key is not None:
-        connection.execute("PRAGMA cipher_log = NONE")  # it would write lines of its own to standard error
+        connection.execute("PRAGMA cipher_log_level = NONE")  # it would write lines of its own to standard error
         connection.execute(f"PRAGMA key = {key_literal(key)}")
     return connection
 
