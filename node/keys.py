@@ -49,6 +49,8 @@ NODE_KEY, CA_KEY, NODE_PEM, CA_PEM = "node.key", "ca.key", "node.pem", "ca.pem"
 NEXT = "next-"
 NODE_REQUEST, CA_REQUEST = NEXT + "node.csr", NEXT + "ca.csr"
 
+LOCKED_HINT = "node.toml must say where its secret comes from: [at_rest], or [ca] for the key of the CA"
+
 Authority: TypeAlias = tuple[ec.EllipticCurvePrivateKey, x509.Certificate]
 """A unit's CA: its key and its certificate."""
 
@@ -357,7 +359,10 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
         password = secret.vault(path.parent.parent).password_of(path.name) if b"ENCRYPTED" in text else None
         return key_from_pem(text, password)
     except (OSError, BadCertificate) as error:
-        raise KeyFault(f"{path.name} cannot be used: {_words(error)}") from error
+        raise KeyFault(
+            f"{path.name} cannot be used: {_words(error)}",
+            hint=LOCKED_HINT if "encrypted" in str(error) else "",
+        ) from error
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

@@ -22,12 +22,14 @@ from node import config as configs
 from node.config import Config
 from node.database import Database
 from node.keys import KeyStore
+from node.restoring import RESTORED
 from node.storage.apply import Applied
 from node.storage.certificates import keep_path
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.journal import prune
+from node.storage.meta import drop_meta, get_meta
 from node.storage.registries import is_due
 from node.storage.sealing import seal_next
 from node.storage.setup import open_database
@@ -90,9 +92,19 @@ class Node:
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
         await node.database.write(_start, node.context, keys.node_path)
+        await node._after_restore()
         if await node.database.read(is_due, node.context):
             await node.apply_ready()  # this software, or the operator, is ready for what waited
         return node
+
+    async def _after_restore(self) -> None:
+        """A database out of a backup: its history may have gone on without it, so a new life begins, and nothing is
+        sealed in the old one. The mark goes last; a life begun twice is only one more epoch."""
+        begin = getattr(self, "begin_life", None)
+        if begin is None or await self.database.read(get_meta, RESTORED) is None:
+            return
+        await begin(self.context.epoch)
+        await self.database.write(drop_meta, RESTORED)
 
     async def close(self) -> None:
         await self.database.close()

@@ -25,6 +25,10 @@ def set_meta(connection: Connection, key: str, value: str) -> None:
     )
 
 
+def drop_meta(connection: Connection, key: str) -> None:
+    execute(connection, "DELETE FROM _meta WHERE key = ?", (key,))
+
+
 def fence(connection: Connection, reason: str) -> None:
     """Stop sealing and shipping here until the node has been recovered."""
     set_meta(connection, "fenced", reason)
