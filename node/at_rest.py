@@ -18,6 +18,7 @@ from node import config as configs
 from node import keys as key_files
 from node import platform, secret
 from node.config import ENCRYPTED, PLAIN, AtRest
+from node.keys import CA_KEY, CaKeyAway
 from node.secret import CA_KEYS, DATABASE, NoSecret, Vault
 from node.storage import rest
 from sync_engine.errors import BadCertificate
@@ -34,6 +35,11 @@ def turn(home: Path, at_rest: AtRest) -> None:
         _refuse_another_secret(home, config.at_rest, at_rest)
     else:  # where the secret is must be known until nothing is encrypted with it
         at_rest = replace(config.at_rest, database=PLAIN)
+        if config.ca_key_file is not None and not config.ca_key_file.exists():
+            raise CaKeyAway(
+                f"the CA key in {config.ca_key_file} may be encrypted with this home's secret, which goes",
+                hint="put the disk in that holds it, then run this again",
+            )
     rest.check_room(home, rest.size_of(home / DATABASE))
     configs.save(home, replace(config, at_rest=at_rest))
     settle(home)
@@ -89,12 +95,12 @@ def _keep_names(home: Path) -> None:
 
 
 def _settle_keys(home: Path, wanted: Vault, opens: Vault) -> None:
-    folder, own = home / "keys", secret.has_own_passphrase(home)
+    folder, own, brought = home / "keys", secret.has_own_passphrase(home), _ca_key_elsewhere(home)
     for path in sorted(folder.glob("*.key.old")):
         rest.wipe(path)
-    for path in sorted(folder.glob("*.key")):
+    for path in (*sorted(folder.glob("*.key")), *brought):
         text = path.read_bytes()
-        encrypted, of_ca = b"ENCRYPTED" in text, path.name in CA_KEYS
+        encrypted, of_ca = secret.is_locked(text), path.name in CA_KEYS or path in brought
         if of_ca and not own and (folder / secret.CA_SALT).exists():
             continue  # node.toml does not name its passphrase any more: it says so when the key is needed
         if not (of_ca and own) and encrypted == (wanted.key_password is not None):
@@ -103,11 +109,19 @@ def _settle_keys(home: Path, wanted: Vault, opens: Vault) -> None:
         if key is None:
             continue  # it has the CA's own passphrase already, which nobody need bring now
         try:
-            password = wanted.password_of(path.name)
+            password = wanted.password_of(CA_KEY if of_ca else path.name)
         except NoSecret as fault:
             fault.hint = "the key of the CA is to get this passphrase: bring it this once, then start again"
             raise
         _replace_key(path, key_files.key_to_pem(key, password))
+
+
+def _ca_key_elsewhere(home: Path) -> list[Path]:
+    """The file of a CA key that is kept out of the home, while somebody has brought it."""
+    if not configs.path_of(home).exists():
+        return []
+    file = configs.load(home).ca_key_file
+    return [file] if file is not None and file.exists() else []
 
 
 def _opened_with(text: bytes, password: bytes | None) -> EllipticCurvePrivateKey | None:

@@ -86,7 +86,7 @@ def _key_files(home: Path) -> dict[str, str]:
         if path.suffix in (".tmp", ".old"):
             continue
         content = path.read_bytes()
-        if path.suffix == ".key" and b"ENCRYPTED" in content:
+        if path.suffix == ".key" and secret.is_locked(content):
             with contextlib.suppress(BadCertificate):
                 key = key_files.key_from_pem(content, secret.vault(home).key_password)
                 content = key_files.key_to_pem(key)

@@ -69,9 +69,11 @@ class AtRest:
 
 
 @dataclass(frozen=True, slots=True)
-class CaSecret:
-    """Where a passphrase of the CA's own comes from, needed for each signing; neither: it lies as the other keys do."""
+class Ca:
+    """The key that certifies units below. ``key`` names its file where it is kept elsewhere: brought for each signing,
+    else absent. With ``passphrase_file`` or ``passphrase_env`` it has a passphrase of its own, needed as seldom."""
 
+    key: str = ""
     passphrase_file: str = ""
     passphrase_env: str = ""
 
@@ -96,7 +98,12 @@ class Config:
     overwritten_hours: float = 24
     schedule: Schedule = field(default_factory=Schedule)
     at_rest: AtRest = field(default_factory=AtRest)
-    ca: CaSecret = field(default_factory=CaSecret)
+    ca: Ca = field(default_factory=Ca)
+
+    @property
+    def ca_key_file(self) -> Path | None:
+        """Where the CA key is kept; None: in the home."""
+        return Path(self.ca.key) if self.ca.key else None
 
     @property
     def address_for_children(self) -> str:
@@ -122,7 +129,7 @@ def load(home: Path) -> Config:
         raise BadConfig(f"{path}: {error}", hint="mend the line, or put the file back from a backup") from error
     schedule = _schedule(path, _section(path, raw, "sync"))
     at_rest = AtRest(**_values(path, AtRest, _section(path, raw, "at_rest"), "at_rest.", skip=set()))
-    ca = CaSecret(**_values(path, CaSecret, _section(path, raw, "ca"), "ca.", skip=set()))
+    ca = Ca(**_values(path, Ca, _section(path, raw, "ca"), "ca.", skip=set()))
     raw["unit"] = check_unit(str(raw.get("unit", "")))
     values = _values(path, Config, raw, "", skip={"schedule", "at_rest", "ca"})
     if values.get("registry", AT_ONCE) not in (AT_ONCE, BY_HAND):
@@ -227,12 +234,22 @@ def save(home: Path, config: Config) -> None:
         f"secret_file = {_toml(config.at_rest.secret_file)}  # holds the secret; outside the home, maybe on a key disk",
         f"secret_env = {_toml(config.at_rest.secret_env)}  # or the environment variable that holds it",
         "",
-        "[ca]  # a passphrase of its own for the key that certifies units below; empty: as the other keys",
-        f"passphrase_file = {_toml(config.ca.passphrase_file)}  # read for each signing, from a stick perhaps",
-        f"passphrase_env = {_toml(config.ca.passphrase_env)}  # or the environment variable that holds it",
-        "",
+        *_ca_section(config.ca),
     ]
     write_private(path_of(home), "\n".join(lines).encode())
+
+
+def _ca_section(ca: Ca) -> tuple[str, ...]:
+    """Only where the CA key is kept in a way of its own."""
+    if ca == Ca():
+        return ()
+    return (
+        "[ca]",
+        f"key = {_toml(ca.key)}  # the file of the CA key, which need not be there but to certify; empty: in the home",
+        f"passphrase_file = {_toml(ca.passphrase_file)}  # of that key alone, read for each signing",
+        f"passphrase_env = {_toml(ca.passphrase_env)}  # or the environment variable that holds it",
+        "",
+    )
 
 
 def _toml(value: str | bool | tuple[str, ...]) -> str:

@@ -110,7 +110,7 @@ def _fill(reader: Reader, home: Path, stage: Path, wish: AtRest | None, tell: Te
     vault = secret.vault(stage, make=True)
     _turn_database(copy, copy_key, stage / DATABASE, vault.database_key)
     _write_keys(manifest["keys"], stage, vault)
-    KeyStore.load(stage)  # the identity fits together, and to its passwords
+    KeyStore.load(stage, config.ca_key_file)  # the identity fits together, and to its passwords
     _mark(stage / DATABASE, vault.database_key, int(manifest["made_at"]))
     return Restored(config, int(manifest["made_at"]))
 
@@ -178,7 +178,7 @@ def _write_keys(files: Mapping[str, str], stage: Path, vault: secret.Vault) -> N
         if not NAME.fullmatch(name):
             raise NotSealed("this backup names a file that cannot be")
         data = bytes.fromhex(content)
-        if name.endswith(".key") and b"ENCRYPTED" not in data:
+        if name.endswith(".key") and not secret.is_locked(data):
             data = key_files.key_to_pem(key_files.key_from_pem(data), vault.password_of(name))
         platform.write_private(folder / name, data)
 

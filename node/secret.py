@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from node import config as configs
 from node import platform
-from node.config import ENCRYPTED, AtRest, CaSecret
+from node.config import ENCRYPTED, AtRest, Ca
 from sync_engine.errors import LocalFault
 
 AT_REST, CA_SALT = "at-rest", "ca.salt"
@@ -69,7 +69,7 @@ def source_at_rest(at_rest: AtRest) -> Source:
     return Source("the secret of this node", "[at_rest] in node.toml", at_rest.secret_file, at_rest.secret_env)
 
 
-def source_of_ca(ca: CaSecret) -> Source:
+def source_of_ca(ca: Ca) -> Source:
     return Source("the passphrase of the CA key", "[ca] in node.toml", ca.passphrase_file, ca.passphrase_env)
 
 
@@ -167,6 +167,11 @@ def _master(path: Path, secret: bytes, what: str) -> bytes:
     return master
 
 
+def is_locked(key: bytes) -> bool:
+    """Whether a key in PEM cannot be used without a password."""
+    return key.startswith(b"-----BEGIN ENCRYPTED")
+
+
 def lies_encrypted(database: Path) -> bool:
     """Whether a database file cannot be read without its key. One that is not there yet is in neither form."""
     if not database.exists():
@@ -189,7 +194,7 @@ class Vault:
     """The keys of one home, of which ``None`` means that nothing is encrypted with it."""
 
     home: Path
-    ca: CaSecret = field(default_factory=CaSecret)
+    ca: Ca = field(default_factory=Ca)
     database_key: bytes | None = field(default=None, repr=False)
     key_password: bytes | None = field(default=None, repr=False)
 
@@ -204,25 +209,25 @@ class Vault:
         return expand(_master(salt, secret, source.what), "ca key").hex().encode()
 
 
-_expected: dict[Path, tuple[AtRest, CaSecret]] = {}
+_expected: dict[Path, tuple[AtRest, Ca]] = {}
 _opened: dict[tuple[Path, AtRest], tuple[bytes, Vault]] = {}
 
 
-def expect(home: Path, at_rest: AtRest, ca: CaSecret | None = None) -> None:
+def expect(home: Path, at_rest: AtRest, ca: Ca | None = None) -> None:
     """What a home that has no node.toml yet will say. Raises NoSecret or BadSecret before anything is made there."""
     if at_rest.database == ENCRYPTED:
         read(source_at_rest(at_rest), home)
     if ca is not None and source_of_ca(ca).is_named:
         read(source_of_ca(ca), home)
-    _expected[home.resolve()] = at_rest, ca or CaSecret()
+    _expected[home.resolve()] = at_rest, ca or Ca()
 
 
-def settings(home: Path) -> tuple[AtRest, CaSecret]:
+def settings(home: Path) -> tuple[AtRest, Ca]:
     """What holds for a home. Raises BadConfig."""
     if configs.path_of(home).exists():
         config = configs.load(home)
         return config.at_rest, config.ca
-    return _expected.get(home.resolve(), (AtRest(), CaSecret()))
+    return _expected.get(home.resolve(), (AtRest(), Ca()))
 
 
 def check(home: Path, at_rest: AtRest) -> None:

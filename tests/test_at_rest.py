@@ -13,7 +13,7 @@ import pytest
 
 from node import at_rest, secret
 from node import config as configs
-from node.config import AtRest, CaSecret
+from node.config import AtRest, Ca
 from node.keys import KeyFault, KeyStore
 from node.local import Node
 from node.secret import BadSecret, NoSecret
@@ -182,6 +182,7 @@ async def test_a_database_from_elsewhere_is_told_as_such(tmp_path: Path, key: Pa
 
 async def test_a_home_is_turned_and_turned_back_with_all_that_it_holds(tmp_path: Path, key: Path) -> None:
     home = make_home(tmp_path / "home")
+    await (await Node.open(home)).close()
     before = content(home)
     at_rest.turn(home, encrypted(key))
     assert readable(home) == exposed(home) == []
@@ -197,7 +198,7 @@ async def test_a_home_is_turned_and_turned_back_with_all_that_it_holds(tmp_path:
 
 
 def content(home: Path) -> list[tuple[str, Any]]:
-    """Every definition and every row but the facts that a start writes."""
+    """Every definition and every row."""
     with opened(home) as connection:
         schema = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2").fetchall()
         tables = [name for kind, name, _sql in schema if kind == "table"]
@@ -303,7 +304,7 @@ async def test_a_ca_key_with_a_passphrase_of_its_own_is_opened_for_each_signing_
     home = make_home(tmp_path / "home", encrypted(key) if lies_encrypted else None)
     stick = secret_file(tmp_path, "the passphrase of the CA", "stick")
     before = KeyStore.load(home).require_ca()[0].private_numbers()
-    configs.save(home, replace(configs.load(home), ca=CaSecret(passphrase_file=str(stick))))
+    configs.save(home, replace(configs.load(home), ca=Ca(passphrase_file=str(stick))))
     await (await Node.open(home)).close()
     assert "keys/ca.key" not in readable(home)
     away = stick.rename(tmp_path / "in a drawer")
@@ -321,9 +322,9 @@ async def test_a_ca_key_with_a_passphrase_of_its_own_is_opened_for_each_signing_
 
 async def test_a_passphrase_of_the_ca_that_is_named_no_more_is_asked_for(tmp_path: Path, key: Path) -> None:
     home = make_home(tmp_path / "home")
-    configs.save(home, replace(configs.load(home), ca=CaSecret(passphrase_file=str(key))))
+    configs.save(home, replace(configs.load(home), ca=Ca(passphrase_file=str(key))))
     await (await Node.open(home)).close()
-    configs.save(home, replace(configs.load(home), ca=CaSecret()))
+    configs.save(home, replace(configs.load(home), ca=Ca()))
     with pytest.raises(KeyFault, match=r"ca\.key cannot be used: this key is encrypted"):
         await Node.open(home)
 

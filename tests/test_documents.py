@@ -11,7 +11,7 @@ import click
 import pytest
 
 from node.cli.main import main
-from node.config import AtRest, CaSecret, Config, Schedule, load
+from node.config import AtRest, Ca, Config, Schedule, load
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "deploy" / "README.md", ROOT / "docs" / "conflicts.md"]
@@ -76,7 +76,7 @@ def test_the_example_settings_are_valid_and_complete(tmp_path: Path) -> None:
     config = load(tmp_path)
     assert config.schedule == Schedule()
     said = set(re.findall(r"^(\w+) =", example.read_text(encoding="utf-8"), re.MULTILINE))
-    assert said == {each.name for kind in (Config, Schedule, AtRest, CaSecret) for each in fields(kind)} - SECTIONS
+    assert said == {each.name for kind in (Config, Schedule, AtRest, Ca) for each in fields(kind)} - SECTIONS
 
 
 def test_the_service_runs_the_program_as_a_user_of_its_own() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from node import secret
 from node.demo.members import FIELDS, members
+from node.keys import KeyStore
 from node.storage.engine import connect
 from tests.e2e import traces
 from tests.e2e.conftest import CENTRE, DISTRICT, PROVINCE
@@ -201,6 +202,47 @@ def test_a_backup_under_edits_comes_back_whole_on_another_machine(
     assert before <= again.json("status")["records"]["member"] <= after
     assert again.json("verify")["ok"]
     assert exposed(again.path) == []
+
+
+def test_a_node_out_of_a_backup_takes_up_a_new_life_and_loses_nothing(
+    line: Cluster, tmp_path: Path, passphrase: tuple[str, str]
+) -> None:
+    """Sealed and sent after the backup; edited after the restore: both are there in the end, on all levels."""
+    district, file = line[DISTRICT], tmp_path / "phu-vang.backup"
+    line.start(CENTRE, PROVINCE)
+    write_members(district, 40, seed=1)
+    district.sync()
+    write_members(district, 3, seed=2)  # pending in the backup, and sealed by the old life after it
+    district.dongbo("backup", str(file), *passphrase)
+    lost = write_members(district, 5, seed=3)
+    district.sync()
+    before = epoch_of(district)
+
+    shutil.rmtree(district.path)
+    district.dongbo("restore", str(file), *passphrase)
+    district.configure(parent_address=f'"127.0.0.1:{line[PROVINCE].port}"')
+    new = write_members(district, 2, seed=4)
+    until(
+        "everybody is in step",
+        lambda: district.sync()["ok"] and line[PROVINCE].sync()["ok"] and len(all_of(district)) == 50,
+    )
+    line.settle(3)
+    assert {*lost, *new} <= all_of(district)
+    assert epoch_of(district) != before
+    line.assert_in_step()
+    for home in line.homes.values():
+        assert len(all_of(home)) == 50
+        assert home.json("verify")["ok"]
+        assert home.json("status")["conflicts_open"] == 0
+
+
+def all_of(home: Home) -> set[str]:
+    return {key for (key,) in home.sql("SELECT id FROM member")}
+
+
+def epoch_of(home: Home) -> str:
+    """Of the certificate that the node shows."""
+    return str(KeyStore.load(home.path).epoch)
 
 
 def test_a_backup_without_a_service_is_the_same_and_a_wrong_passphrase_opens_nothing(
