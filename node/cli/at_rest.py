@@ -51,18 +51,23 @@ def at_rest_of(*, encrypt: bool, secret_file: Path | None, secret_env: str) -> A
 @SECRET_FILE
 @SECRET_ENV
 @click.option("--decrypt", is_flag=True, help="The other way: everything lies plain afterwards.")
-def encrypt(home: Path, secret_file: Path | None, secret_env: str, decrypt: bool) -> None:
+@click.option("--show-key", is_flag=True, help="Print the database's key, for another program; change nothing.")
+def encrypt(home: Path, secret_file: Path | None, secret_env: str, decrypt: bool, show_key: bool) -> None:
     """Encrypt this home's database and keys, or name another place of its secret.
 
     The service must be stopped, and no other program may have the database open. Cut off, it is finished by the next
     start. Other programs need the key from then on: see docs/at-rest.md.
     """
-    from node import at_rest, config, platform
+    from node import at_rest, config, platform, secret
     from node.config import AtRest
 
     config.load(home)  # says that there is no node before a lock file is made
-    if decrypt and (secret_file or secret_env):
+    if (decrypt or show_key) and (secret_file or secret_env):
         raise click.UsageError(say("encrypt.decrypts"))
+    if show_key:
+        key = secret.vault(home).database_key
+        click.echo(say("encrypt.no_key") if key is None else key.hex(), err=key is None)
+        return
     wish = AtRest() if decrypt else at_rest_of(encrypt=True, secret_file=secret_file, secret_env=secret_env)
     with platform.HomeLock(home):
         at_rest.turn(home, wish)

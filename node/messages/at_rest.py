@@ -5,9 +5,10 @@ from __future__ import annotations
 ENGLISH = {
     "encrypt.one_place": "say where the secret comes from: --secret-file FILE or --secret-env NAME, one of them",
     "encrypt.needs_flag": "--secret-file and --secret-env go with --encrypt",
-    "encrypt.decrypts": "--decrypt takes the secret from where node.toml says that it is",
+    "encrypt.decrypts": "--decrypt and --show-key take the secret from where node.toml says that it is",
     "encrypt.done": "Database and keys in {home} are encrypted.",
     "encrypt.next": "Keep a copy of the secret in a safe: without it nobody can open this home any more.",
+    "encrypt.no_key": "This home lies plain: there is no key to give.",
     "encrypt.undone": "Database and keys in {home} lie plain.",
     "backup.progress": "{done} of {of} MB saved ...",
     "backup.done": "Backed up {unit} into {file}: {size}.",

@@ -123,6 +123,16 @@ def test_a_command_beside_the_service_needs_no_secret_and_one_without_it_does(lo
     child.start()
 
 
+def test_another_program_works_with_the_key_that_it_was_given(locked: Cluster) -> None:
+    child = locked[PROVINCE]
+    shown = child.dongbo("encrypt", "--show-key").out.strip()
+    assert shown not in child.log
+    with closing(connect(child.database, bytes.fromhex(shown))) as connection:
+        assert connection.execute("SELECT count(*) FROM member").fetchone()[0] >= ROWS
+    with closing(connect(child.database, bytes(32))) as connection, pytest.raises(Exception, match="not a database"):
+        connection.execute("SELECT count(*) FROM member")
+
+
 def test_a_service_without_its_key_disk_ends_and_says_what_to_insert(locked: Cluster) -> None:
     root = locked[CENTRE]
     key = root.path.parent / "key"
