@@ -15,11 +15,6 @@ from node.config import AtRest, Ca, Config, Schedule, load
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / name for name in ("README.md", "deploy/README.md", "docs/conflicts.md", "docs/at-rest.md")]
-    ROOT / "README.md",
-    ROOT / "deploy" / "README.md",
-    ROOT / "docs" / "conflicts.md",
-    ROOT / "docs" / "at-rest.md",
-]
 SECTIONS = {"schedule", "at_rest", "ca"}
 """Settings that are sections."""
 
