@@ -19,11 +19,13 @@ import structlog
 from sqlalchemy import Connection
 
 from conflict.values import Epoch
+from node import at_rest, secret
 from node import config as configs
 from node import keys as key_files
 from node.config import Config
 from node.database import Database
 from node.keys import KeyStore, Pending
+from node.restoring import RESTORED
 from node.storage.apply import Applied
 from node.storage.certificates import followers_of, keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
@@ -31,6 +33,7 @@ from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, rememb
 from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.journal import prune
 from node.storage.lives import begin_life, is_begun, settle_down
+from node.storage.meta import drop_meta, get_meta
 from node.storage.registries import is_due
 from node.storage.sealing import seal_next
 from node.storage.setup import open_database
@@ -65,7 +68,7 @@ def context_of(keys: KeyStore) -> Context:
 
 
 def database_path(home: Path) -> Path:
-    return home / "dongbo.db"
+    return home / secret.DATABASE
 
 
 @dataclass
@@ -88,8 +91,10 @@ class Node:
     async def open(cls, home: Path) -> Self:
         """Raises NotSetUp, BadConfig or KeyFault."""
         config = configs.load(home)
+        await asyncio.to_thread(at_rest.settle, home)
         keys = KeyStore.load(home, config.ca_key_file)
-        node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
+        database = Database(database_path(home), secret.vault(home).database_key)
+        node = cls(home, config, keys, context_of(keys), database)
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
@@ -103,9 +108,19 @@ class Node:
             await node.database.write(settle_down)
         elif waiting is not None:
             await node._live(waiting, again=True)  # a crash came between the key and the first batch
+        await node._after_restore()
         if await node.database.read(is_due, node.context):
             await node.apply_ready()  # this software, or the operator, is ready for what waited
         return node
+
+    async def _after_restore(self) -> None:
+        """A database out of a backup: its history may have gone on without it, so a new life begins, and nothing is
+        sealed in the old one. The mark goes last; a life begun twice is only one more epoch. One that waits for its
+        certificate is not left: nobody could prove then what it has sealed."""
+        if await self.database.read(get_meta, RESTORED) is not None:
+            if self.context.proven is None:
+                await self.begin_life(self.context.epoch)
+            await self.database.write(drop_meta, RESTORED)
 
     async def close(self) -> None:
         await self.database.close()

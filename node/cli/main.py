@@ -14,6 +14,8 @@ import click
 
 from node import __version__
 from node.cli.accidents import history, release, undo
+from node.cli.at_rest import at_rest_of, encrypt, secret_options
+from node.cli.backup import backup, restore
 from node.cli.bulk import dump, load
 from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
 from node.cli.demo import demo
@@ -78,9 +80,17 @@ def _schedule(every: float | None) -> Any:
 @click.option(
     "--registry", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Tables and fields, TOML."
 )
+@secret_options
 @click.option("--every", type=float, hidden=True)
 def init(
-    home: Path, label: str, name: str, listen: str, address: str, registry: Path | None, every: float | None
+    home: Path,
+    label: str,
+    name: str,
+    listen: str,
+    address: str,
+    registry: Path | None,
+    every: float | None,
+    **at_rest: Any,
 ) -> None:
     """Make the root of a new tree.
 
@@ -89,7 +99,14 @@ def init(
     from node import setup
 
     config = setup.init(
-        home, label, name, setup.read_registry(registry), listen=listen, address=address, schedule=_schedule(every)
+        home,
+        label,
+        name,
+        setup.read_registry(registry),
+        listen=listen,
+        address=address,
+        schedule=_schedule(every),
+        at_rest=at_rest_of(**at_rest),
     )
     click.echo(say("init.done", unit=config.unit, name=config.name))
     click.echo(say("init.next"))
@@ -145,8 +162,9 @@ def invite(
 @click.argument("invitation")
 @click.option("--listen", default="", help="Where to wait for this unit's own children, HOST:PORT; empty: it has none.")
 @click.option("--address", default="", help="What its children dial, where it differs from --listen.")
+@secret_options
 @click.option("--every", type=float, hidden=True)
-def join(home: Path, invitation: str, listen: str, address: str, every: float | None) -> None:
+def join(home: Path, invitation: str, listen: str, address: str, every: float | None, **at_rest: Any) -> None:
     """On the new unit's machine: join with an invitation.
 
     INVITATION is the token itself, or the file that holds it.
@@ -154,8 +172,10 @@ def join(home: Path, invitation: str, listen: str, address: str, every: float | 
     from node import setup
     from node.invitation import read_token
 
-    token = read_token(invitation)
-    config = asyncio.run(setup.join(home, token, listen=listen, address=address, schedule=_schedule(every)))
+    token, wish = read_token(invitation), at_rest_of(**at_rest)
+    config = asyncio.run(
+        setup.join(home, token, listen=listen, address=address, schedule=_schedule(every), at_rest=wish)
+    )
     click.echo(say("join.done", unit=config.unit, name=config.name))
     click.echo(say("join.next"))
 
@@ -276,4 +296,7 @@ main.add_command(rotate)
 main.add_command(recover)
 main.add_command(revoke)
 main.add_command(approve)
+main.add_command(backup)
+main.add_command(restore)
+main.add_command(encrypt)
 main.add_command(demo)

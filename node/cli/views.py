@@ -35,6 +35,8 @@ COLOURS = {
 WATCH_S = 2.0
 BRAKES_SHOWN = 5
 WITHHELD_SHOWN = 5
+BACKUP_DAYS_MAX = 7
+"""A backup that is older says that something stopped making them."""
 PIPE_WIDTH = 120
 """Where there is no terminal, lines are not broken at 80: names of units are long."""
 
@@ -92,6 +94,10 @@ def _status(status: Mapping[str, Any], *, tree: bool) -> RenderableType:
     if parent is not None:
         body.add_row("  " + say("status.to_send"), _to_send(status))
         body.add_row("  " + say("status.confirmed"), _confirmed(status))
+    if status["at_rest"] == "encrypted":
+        body.add_row("  " + say("status.at_rest"), say("status.encrypted"))
+    if status["last_backup_at"] is not None:
+        body.add_row("  " + say("status.backup"), moment(status["last_backup_at"]))
     for line in attention(status):
         body.add_row(Text("  " + say("status.look"), style="bold yellow"), Text(line, style="yellow"))
     lines: list[RenderableType] = [title, body]
@@ -176,11 +182,18 @@ def _named(name: str, unit: str) -> str:
     return unit if name == unit else f"{name} ({unit})"
 
 
+def _days_since(milliseconds: int | None) -> int:
+    """None where it never was: who makes no backups here makes them otherwise, or does not want to be told."""
+    return 0 if milliseconds is None else (time.time_ns() // 1_000_000 - milliseconds) // (24 * 3600 * 1000)
+
+
 def attention(status: Mapping[str, Any]) -> list[str]:
     """What needs a person, one sentence each with what to do."""
     lines = []
     if status["fenced"]:
         lines.append(say("look.fenced", reason=status["fenced"]))
+    if (days := _days_since(status["last_backup_at"])) >= BACKUP_DAYS_MAX:
+        lines.append(say("look.backup", days=days))
     lines += map(_brake, status["brakes"][:BRAKES_SHOWN])
     if more := status["brakes"][BRAKES_SHOWN:]:
         lines.append(say("brake.more", count=len(more), unit=more[0]["unit"]))

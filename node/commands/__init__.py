@@ -18,6 +18,7 @@ Command: TypeAlias = Callable[[Node, Mapping[str, Any], Progress], Awaitable[Any
 def commands() -> Mapping[str, Command]:
     """Every command by name."""
     from node.commands.accidents import release, undo
+    from node.commands.backup import backup_home
     from node.commands.bulk import dump, load
     from node.commands.duplicates import duplicates
     from node.commands.exchange import sync
@@ -42,6 +43,7 @@ def commands() -> Mapping[str, Command]:
         "refuse_held": refuse_held,
         "duplicates": duplicates,
         "verify": verify,
+        "backup": backup_home,
         "units": units,
         "invite": invite,
         "rotate": rotate,

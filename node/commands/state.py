@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from conflict.values import UnitPath
 from node import __version__
 from node.commands import Progress
+from node.commands.backup import last_backup_at
 from node.commands.below import as_told, units_below
 from node.config import Config
 from node.keys import pending
@@ -94,6 +95,8 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "set_aside": report.set_aside(connection, context),
         "fenced": get_meta(connection, "fenced"),
         "records": report.records(connection, context),
+        "at_rest": config.at_rest.database,
+        "last_backup_at": last_backup_at(connection),
         "schedule": {
             key: getattr(config.schedule, key) for key in ("every_s", "cron", "windows", "blackout", "rate_kbit_s")
         },

@@ -27,7 +27,7 @@ from node.storage.batches import (
     registry_at,
     settlement_of,
 )
-from node.storage.certificates import is_accepted, path_of
+from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.former import former_entries
@@ -251,8 +251,6 @@ def is_ready(connection: Connection, context: Context, row: StreamRow, batch: Se
     applied = 0 if row.applied is None else row.applied.seq
     if batch.header.seq != applied + 1 or not may_apply(connection, context, batch):
         return False
-    if not is_accepted(connection, row.stream.origin, row.stream.epoch):
-        return False  # a second key that the first did not sign: kept, and told
     if batch.header.braked and settlement_of(connection, row.no, batch.header.seq) is None:
         return False
     if not counts(connection, row, batch.head):
