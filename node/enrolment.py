@@ -19,12 +19,14 @@ from node import invitation as invitations
 from node.invitation import Invitation
 from node.keys import KeyStore
 from node.local import Node
+from node.storage.audit import note
 from node.storage.certificates import keep_path
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.registries import adopt_units, current_registry
 from node.storage.sealing import seal_all
 from node.storage.setup import name_unit
+from sync_engine.audit import Act
 from sync_engine.batch import epoch_from_wire
 from sync_engine.certificates import Certified
 from sync_engine.errors import BadCertificate, BadName, LocalFault, Malformed, RemoteFault
@@ -93,6 +95,7 @@ def _invite(
     name_unit(connection, unit, name)
     seal_all(connection, context)
     adopt_units(connection, context)
+    note(connection, context, Act.INVITE, {"unit": unit})
     return made
 
 
@@ -146,6 +149,7 @@ def _answer(
         "UPDATE _invitation SET request = ?, response = ? WHERE certificate = ?",
         (digest, made, caller.sha256),
     )
+    note(connection, context, Act.ENROL, {"unit": caller.unit, "epoch": epoch})
     return made
 
 

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import Connection
 
 from node import config as configs
+from node.caps import Caps
 from node.config import Config
 from node.database import Database
 from node.keys import KeyStore
@@ -75,6 +76,7 @@ class Node:
     database: Database
     next_call: NextCall | None = None
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
+    caps: Caps = field(default_factory=Caps)
 
     @classmethod
     async def open(cls, home: Path) -> Self:

@@ -17,14 +17,16 @@ from typing import Any, Protocol
 import structlog
 
 from conflict.values import Epoch, Head, StreamId, UnitPath
+from node.auditing import batch_refused, refused
 from node.line import Line, Turn
 from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch, undamaged
 from node.storage.certificates import keep_path
-from node.storage.inbox import LOST_HISTORY, Taken, Verified, refuse, take_proof
+from node.storage.inbox import LOST_HISTORY, Taken, Verified, take_proof
 from node.storage.meta import fence
 from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, hello_of, paths_of, sendable
+from sync_engine.audit import Act
 from sync_engine.batch import parse_batch
 from sync_engine.errors import (
     BadCertificate,
@@ -241,6 +243,7 @@ class Session:
                 await self.node.database.write(keep_path, path, self.node.context.tree_id)
             except (BadCertificate, RemoteFault) as fault:
                 log.warning("certificate refused", peer=self.peer, reason=str(fault))
+                await refused(self.node, self.peer, Act.CERTIFICATE_REFUSED, {}, fault.code)
 
     async def _prove(self, data: bytes) -> None:
         """Verify a batch; what does not match its signature is dropped and asked for again, what breaks a rule is
@@ -260,7 +263,7 @@ class Session:
             return await self.node.verify(data)
         except RuleBroken as fault:
             log.warning("batch refused", peer=self.peer, stream=str(fault.head.stream), reason=str(fault))
-            await self.node.database.write(refuse, fault)
+            await batch_refused(self.node, self.peer, fault)
             self.summary.refused.append(f"{fault.head.stream}: {fault}")
             await self._perform(self._exchange.on_refused(fault.head, str(fault), len(data)))
         except NotYet as fault:

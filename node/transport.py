@@ -20,10 +20,11 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = (
 import grpc
 import grpc.aio
 
+from node.caps import connections_max
 from node.keys import from_pem
 from sync_engine import errors
 from sync_engine.certificates import Certified, verify_enrolment_path, verify_link_path
-from sync_engine.errors import BadCertificate, LinkFault, PortTaken, Refused, ReplicationError
+from sync_engine.errors import BadCertificate, LinkFault, PortTaken, Refused, ReplicationError, TooOften
 from sync_engine.limits import FRAME_BYTES_MAX
 from sync_engine.names import dns_name
 
@@ -51,6 +52,9 @@ SERVER_OPTIONS = [
     ("grpc.max_connection_age_grace_ms", 600_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.so_reuseport", 0),  # else a second server takes the port in silence
+    # Before the handshake nobody is known: who does not end it, or opens more than there are files for, is cut.
+    ("grpc.server_handshake_timeout_ms", 20_000),
+    ("grpc.max_allowed_incoming_connections", connections_max()),
 ]
 
 
@@ -115,9 +119,14 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any], tree_id: bytes, root: b
 
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: ReplicationError) -> None:
     """End a call with a typed error that the other side can show."""
-    words = json.dumps({"code": error.code, "message": str(error), "hint": error.hint})
-    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, words)
+    said: dict[str, Any] = {"code": error.code, "message": str(error), "hint": error.hint}
+    if isinstance(error, TooOften):
+        said["retry_s"] = round(error.retry_s, 1)
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, json.dumps(said))
 
+
+RETRY_S_MAX = 900.0
+"""A parent may ask for patience, not for silence."""
 
 _UNAVAILABLE = "no answer: the parent is not running, the line is down, or it does not accept this node's certificate"
 _STATUS_WORDS = {
@@ -137,6 +146,8 @@ def error_of(error: grpc.aio.AioRpcError, address: str) -> ReplicationError:
     if status is grpc.StatusCode.FAILED_PRECONDITION:
         try:
             said = json.loads(error.details() or "")
+            if said["code"] == TooOften.__name__:
+                return TooOften(str(said["message"])[:500], retry_s=min(float(said.get("retry_s", 0)), RETRY_S_MAX))
             kind = getattr(errors, str(said["code"]), Refused)
             if isinstance(kind, type) and issubclass(kind, errors.RemoteFault):
                 return kind(str(said["message"])[:500], hint=str(said["hint"])[:500])

@@ -14,8 +14,9 @@ import click
 
 from node import __version__
 from node.cli.accidents import history, release, undo
+from node.cli.audit import audit
 from node.cli.bulk import dump, load
-from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
+from node.cli.calling import HOME, JSON, account, clear_progress, execute, no_progress, show_json, teller
 from node.cli.demo import demo
 from node.cli.duplicates import duplicates
 from node.cli.journal import conflicts
@@ -86,10 +87,11 @@ def init(
     It has the shipped register of members, unless --registry names another.
     """
     from node import setup
+    from node.storage.audit import acting
 
-    config = setup.init(
-        home, label, name, setup.read_registry(registry), listen=listen, address=address, schedule=_schedule(every)
-    )
+    found = setup.read_registry(registry)
+    with acting(account()):
+        config = setup.init(home, label, name, found, listen=listen, address=address, schedule=_schedule(every))
     click.echo(say("init.done", unit=config.unit, name=config.name))
     click.echo(say("init.next"))
 
@@ -137,11 +139,14 @@ def join(home: Path, invitation: str, listen: str, address: str, every: float | 
     """
     from node import setup
     from node.invitation import ANY_VERSION, decode
+    from node.storage.audit import acting
 
     token = invitation
     if not ANY_VERSION.match(invitation.strip()):
         token = Path(invitation).read_text(encoding="ascii", errors="replace")
-    config = asyncio.run(setup.join(home, decode(token), listen=listen, address=address, schedule=_schedule(every)))
+    joining = setup.join(home, decode(token), listen=listen, address=address, schedule=_schedule(every))
+    with acting(account()):
+        config = asyncio.run(joining)
     click.echo(say("join.done", unit=config.unit, name=config.name))
     click.echo(say("join.next"))
 
@@ -255,6 +260,7 @@ main.add_command(duplicates)
 main.add_command(release)
 main.add_command(undo)
 main.add_command(history)
+main.add_command(audit)
 main.add_command(registry)
 main.add_command(load)
 main.add_command(dump)

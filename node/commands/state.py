@@ -34,6 +34,9 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
     node is fenced, or a program writes without a pause) has none."""
     answer = await node.database.read(_status, node.context, node.config, node.next_call)
     answer["running"] = bool(arguments.get("running"))
+    answer["caps"] = node.caps.told()
+    for child in answer["children"]:
+        child["refused_calls"] = node.caps.refused_calls(child["unit"])
     answer["scopes"] = []
     for scope in await node.database.read(report.scopes_held, node.context):
         if arguments.get("brief"):
