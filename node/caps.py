@@ -34,6 +34,9 @@ REFUSED_AFTER_S = 1.0
 CALLS_AT_ONCE = 8
 """One session, one that it takes the place of, and what a monitor asks; of each child."""
 
+CALLS_HELD = 64
+"""So many are kept waiting for their refusal; more are refused at once."""
+
 ENROLS_A_SECOND, ENROLS_AT_FIRST = 0.1, 5.0
 """Keys are certified rarely, and certifying is dear."""
 
@@ -43,6 +46,8 @@ session has under way, 203 ms each, and the streams that a parent refuses an hon
 
 NOTES_A_SECOND, NOTES_AT_FIRST = 1 / 300, 20.0
 """Refusals in the audit chain, which is kept for ever: some 50 KB a day of one peer at most."""
+
+LOGGED_EVERY_S = 60.0
 
 FILES_KEPT = 256
 """Open files for the database, the command line and the calls that this node makes itself."""
@@ -85,6 +90,7 @@ class PeerCaps:
     replaced_calls: int = 0
     cut_sessions: int = 0
     slowed_s: float = 0.0
+    logged_at: float | None = None
     last_ms: int | None = None
     last_why: str | None = None
 
@@ -145,11 +151,20 @@ class Caps:
         if peer.at_once >= CALLS_AT_ONCE:
             peer.refused_calls += 1
             peer.note("too many calls at once")
+            if peer.at_once < CALLS_HELD:
+                await self._held(peer)
             raise TooOften(f"{peer.unit} has {CALLS_AT_ONCE} calls open already", retry_s=REFUSED_AFTER_S)
         peer.at_once += 1
         try:
             await self._turn(peer, enrols)
             yield
+        finally:
+            peer.at_once -= 1
+
+    async def _held(self, peer: PeerCaps) -> None:
+        peer.at_once += 1
+        try:
+            await self.sleep(REFUSED_AFTER_S)
         finally:
             peer.at_once -= 1
 
@@ -168,6 +183,14 @@ class Caps:
             peer.slowed_s += wait
             peer.note("calls often")
             await self.sleep(wait)
+
+    def is_news(self, peer: PeerCaps) -> bool:
+        """Whether the log should say again that a peer was refused: a line each would fill the disk instead."""
+        now = self.clock()
+        if peer.logged_at is not None and now - peer.logged_at < LOGGED_EVERY_S:
+            return False
+        peer.logged_at = now
+        return True
 
     def told(self) -> list[dict[str, Any]]:
         """Those who were refused, cut or slowed, by unit."""

@@ -40,7 +40,7 @@ from node.transport import (
 )
 from sync_engine.audit import Act
 from sync_engine.certificates import Certified
-from sync_engine.errors import BadCertificate, Fenced, LinkFault, OutOfScope, RemoteFault, ReplicationError
+from sync_engine.errors import BadCertificate, Fenced, LinkFault, OutOfScope, RemoteFault, ReplicationError, TooOften
 from sync_engine.names import parent_of
 
 log = structlog.get_logger()
@@ -148,6 +148,9 @@ class ChildLinks:
         except _Replaced:
             log.info("session replaced", unit=caller, reason="the unit has called anew")
             await refuse(context, LinkFault(f"{caller} has called anew"))
+        except TooOften as fault:
+            self._say_sometimes(caller, fault)
+            await refuse(context, fault)
         except Fenced as fault:
             log.error("stopped", reason=str(fault), hint=fault.hint)
             await refuse(context, fault)
@@ -158,6 +161,11 @@ class ChildLinks:
         except Exception:
             log.exception("session broke", unit=caller)
             raise
+
+    def _say_sometimes(self, caller: str, fault: TooOften) -> None:
+        account = self.node.caps.caller(caller, self.node.config.unit)
+        if self.node.caps.is_news(account):
+            log.warning("calls refused", unit=caller, reason=str(fault), refused=account.refused_calls)
 
     async def _put_on_record(self, caller: str, fault: ReplicationError) -> None:
         """What a peer was refused for what it is or did; that it called too often, or its line broke, is no matter."""
@@ -231,6 +239,9 @@ class ChildLinks:
                 response = await answer(self.node, certified, request)
                 log.info("enrolled", unit=certified.unit)
                 return response
+        except TooOften as fault:
+            self._say_sometimes(caller, fault)
+            await refuse(context, fault)
         except ReplicationError as fault:
             log.warning("enrolment refused", reason=str(fault))
             await self._put_on_record(caller, fault)

@@ -89,7 +89,7 @@ class Metered:
         while (wait := self._peer.waste.wait_s(self._caps.clock())) > 0:
             if self._waited > WAITED_S_MAX:
                 raise self._cut(LimitExceeded(f"{self._peer.unit} sends much that brings nothing"))
-            wait = min(wait, 1.0)
+            wait = max(min(wait, 1.0), 0.001)
             self._waited += wait
             self._peer.slowed_s += wait
             self._peer.note("sends much that brings nothing")

@@ -7,6 +7,7 @@ version to agree on, and each call is checked besides.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterable
@@ -107,14 +108,23 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any], tree_id: bytes, root: b
     auth = {name: list(values) for name, values in context.auth_context().items()}
     if auth.get("ssl_tls_version", [b""])[0] != b"TLSv1.3":
         raise BadCertificate("the connection is not TLS 1.3")
-    leaf = from_pem(auth["x509_pem_cert"][0])
-    above = auth.get("x509_pem_cert_chain", [b""])[0]  # empty where the root itself certified the caller
-    sent = [der for der in (from_pem(above) if above else ()) if der not in (*leaf, root)]
-    path = (*leaf, *sent, root)
+    leaf, above = auth["x509_pem_cert"][0], auth.get("x509_pem_cert_chain", [b""])[0]
     names = auth.get("x509_subject_alternative_name", [])
     if any(name.startswith(b"enrol.") for name in names):
-        return verify_enrolment_path(path, tree_id, now)
-    return verify_link_path(path, tree_id, now)
+        return verify_enrolment_path(_path(leaf, above, root), tree_id, now)
+    return _proven(leaf, above, tree_id, root, now.replace(second=0, microsecond=0))
+
+
+def _path(leaf: bytes, above: bytes, root: bytes) -> tuple[bytes, ...]:
+    """As it was sent, in DER; ``above`` is empty where the root itself certified the caller."""
+    first = from_pem(leaf)
+    return (*first, *(der for der in (from_pem(above) if above else ()) if der not in (*first, root)), root)
+
+
+@functools.lru_cache(maxsize=256)
+def _proven(leaf: bytes, above: bytes, tree_id: bytes, root: bytes, minute: datetime) -> Certified:
+    """A node's path, proven once a minute: whoever calls without end costs little. What is refused is never kept."""
+    return verify_link_path(_path(leaf, above, root), tree_id, minute)
 
 
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: ReplicationError) -> None:
