@@ -31,6 +31,7 @@ def commands() -> Mapping[str, Command]:
     from node.commands.registry import registry_apply, registry_plan, registry_show
     from node.commands.state import status
     from node.commands.tree import invite, units
+    from node.commands.trust import recover, rotate
 
     every: dict[str, Command] = {
         "status": status,
@@ -46,6 +47,8 @@ def commands() -> Mapping[str, Command]:
         "verify": verify,
         "units": units,
         "invite": invite,
+        "rotate": rotate,
+        "recover": recover,
         "release": release,
         "undo": undo,
         "history": history,
