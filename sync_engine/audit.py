@@ -17,6 +17,7 @@ import msgspec
 TAG = b"dongbo/audit/1\0"
 NOTHING_BEFORE = bytes(32)
 NO_BYTES = 8
+AUDIT_HEAD_BYTES = NO_BYTES + 32
 DONE = "done"
 BEGUN = "begun"
 SERVICE = "service"
@@ -105,7 +106,7 @@ def head_to_wire(no: int, digest: bytes) -> bytes:
 
 def head_from_wire(data: bytes) -> tuple[int, bytes] | None:
     """None for bytes that are no head."""
-    if len(data) != NO_BYTES + 32:
+    if len(data) != AUDIT_HEAD_BYTES:
         return None
     return int.from_bytes(data[:NO_BYTES]), data[NO_BYTES:]
 

@@ -12,14 +12,18 @@ from typing import Any
 
 import pytest
 
+from conflict.values import Scope
 from node import auditing, enrolment, keys, setup
 from node import invitation as invitations
 from node.commands import commands
 from node.config import Schedule
 from node.local import Node
+from node.storage.anchors import others_anchors, own_anchors
 from node.storage.audit import CONFIG_HASH, acting, audit_head, note, noted, proven, recorded
+from node.storage.certificates import keep_path
 from node.storage.engine import execute
 from node.storage.meta import set_meta
+from node.storage.statements import keep, said, say
 from sync_engine.audit import (
     NOTHING_BEFORE,
     Act,
@@ -32,7 +36,9 @@ from sync_engine.audit import (
     link,
 )
 from sync_engine.errors import BadInput, ReplicationError
+from sync_engine.statements import Heartbeat
 from tests.conftest import DISTRICT
+from tests.pki import EPOCH
 from tests.world import World, WorldNode
 
 # --- the chain alone -------------------------------------------------------------------------------------------------
@@ -200,6 +206,56 @@ def test_a_tail_cut_off_in_the_table_is_found_with_what_was_signed(hue: WorldNod
     walk = hue.look(lambda connection, _context: proven(connection, [Anchor("hue.vn", "", *head, signed_ms=1)]))
     assert walk.faults == []
     assert [verdict for _, verdict in walk.judged()] == ["cut"]
+
+
+def beat(node: WorldNode) -> None:
+    """What a node signs at least daily, with the head of its chain."""
+
+    def work(connection: Any, context: Any) -> None:
+        said = Heartbeat(
+            *(context.tree_id, context.unit, context.epoch, Scope(context.unit), (), ()),
+            time_ms=context.now_ms(),
+            audit_head=audit_head(connection),
+        )
+        say(connection, context, said)
+
+    node.rewrite(work)
+
+
+def verdicts(node: WorldNode) -> list[str]:
+    def work(connection: Any, context: Any) -> list[str]:
+        return [verdict for _, verdict in proven(connection, own_anchors(connection, context)).judged()]
+
+    return list(node.look(work))
+
+
+def test_what_a_node_signs_anchors_its_chain_and_travels_to_its_parent(world: World) -> None:
+    district, province = world.node(DISTRICT), world.node("hue.vn")
+    for _ in range(3):
+        district.rewrite(note, Act.START)
+    beat(district)
+    assert verdicts(district) == ["holds"]
+    (mine,) = district.look(own_anchors)
+    (statement,) = [each.statement for each in district.look(lambda c, _: said(c, "heartbeat", DISTRICT))]
+    with province.write() as connection:
+        keep_path(connection, world.tree.node(DISTRICT, EPOCH).path, world.tree.tree_id)
+        keep(connection, province.context, statement)
+    assert province.look(others_anchors) == [mine]
+    district.sql("DELETE FROM _audit WHERE no = 3")
+    assert verdicts(district) == ["cut"]
+    district.rewrite(note, Act.STOP)
+    assert verdicts(district) == ["rewritten"]
+    world.now += 1000
+    district.rewrite(note, Act.NEW_LIFE)
+    assert verdicts(district) == ["former"]
+
+
+def test_an_anchor_that_was_made_to_fit_is_none(world: World) -> None:
+    district = world.node(DISTRICT)
+    district.rewrite(note, Act.START)
+    beat(district)
+    district.sql("UPDATE _statement SET signature = zeroblob(70) WHERE tag = 'heartbeat' AND unit = ?", DISTRICT)
+    assert verdicts(district) == []
 
 
 # --- every act, by the commands that people give ---------------------------------------------------------------------

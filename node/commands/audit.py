@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from node.commands import Progress
 from node.local import Node
-from node.storage.anchors import anchors
+from node.storage.anchors import others_anchors, own_anchors
 from node.storage.audit import proven, recorded
 from node.storage.context import Context
 from sync_engine.audit import Anchor, Link, head_from_wire
@@ -77,8 +77,7 @@ def _told(each: Link) -> dict[str, Any]:
 
 
 def _proof(connection: Connection, context: Context, given: list[Anchor]) -> dict[str, Any]:
-    signed = anchors(connection)
-    walk = proven(connection, [*(each for each in signed if each.unit == context.unit), *given])
+    walk = proven(connection, [*own_anchors(connection, context), *given])
     judged = walk.judged()
     return {
         "ok": not walk.faults and all(verdict in ("holds", "former") for _, verdict in judged),
@@ -87,7 +86,7 @@ def _proof(connection: Connection, context: Context, given: list[Anchor]) -> dic
         "head": f"{walk.no}:{walk.hash.hex()}" if walk.no else None,
         "faults": [{"no": each.no, "kind": each.kind} for each in walk.faults],
         "anchors": [{**_anchor(each), "verdict": verdict} for each, verdict in judged],
-        "others": [_anchor(each) for each in signed if each.unit != context.unit],
+        "others": [_anchor(each) for each in others_anchors(connection, context)],
     }
 
 
