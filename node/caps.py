@@ -41,8 +41,8 @@ ENROLS_A_SECOND, ENROLS_AT_FIRST = 0.1, 5.0
 """Keys are certified rarely, and certifying is dear."""
 
 WASTE_MS_A_SECOND, WASTE_MS_MAX = 100.0, 3_000.0
-"""Work that brought nothing: a tenth of the time. What may come at once covers the largest frames that an honest
-session has under way, 203 ms each, and the streams that a parent refuses an honest relay."""
+"""Work that brought nothing: a tenth of the time. What may come at once covers what an honest session has
+under way, and the streams that a parent refuses an honest relay."""
 
 NOTES_A_SECOND, NOTES_AT_FIRST = 1 / 300, 20.0
 """Refusals in the audit chain, which is kept for ever: some 50 KB a day of one peer at most."""

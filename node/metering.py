@@ -26,6 +26,12 @@ STALLED_S = 1_200.0
 """A session that talks, and in which nothing is brought or taken for so long, is at an end. The largest frame of the
 slowest line comes through three times meanwhile, and a child that stands in line has its turn."""
 
+WAIT_STEP_S = 0.05
+
+UNDER_WAY_MAX = 8
+"""Batches that have been read and may still be found useful: two read ahead, one before the queue, two in it, one being
+stored; what was sent before them was of no use."""
+
 WAITED_S_MAX = 120.0
 """So long a peer waits with an empty account, nothing of use between, before its session is cut."""
 
@@ -33,7 +39,7 @@ HELLO, HEADS, CERTIFICATES, BATCH, ACK, CREDIT, REFUSAL, RECEIPT, DONE, STATEMEN
 KIB, MIB = 1024, 1024 * 1024
 
 FRAME_MS = 1.0
-BATCH_MS, BATCH_MS_A_MIB = 10.0, 50.0
+BATCH_MS, BATCH_MS_A_MIB = 10.0, 600.0
 LIST_MS_A_KIB = 0.4
 SIGNED_MS_A_KIB = 2.0
 WRITTEN_MS = 8.0
@@ -74,7 +80,7 @@ class Metered:
         caps: Caps,
     ) -> None:
         self._read, self._write, self._peer, self._caps = read, write, peer, caps
-        self._under_way: deque[float] = deque()
+        self._under_way: deque[float] = deque(maxlen=UNDER_WAY_MAX)
         self._held: dict[StreamId, int] = {}
         self._waited = 0.0
         self._useful_at = caps.clock()
@@ -88,15 +94,16 @@ class Metered:
         return data
 
     async def _pay(self) -> None:
-        """Wait while the account is empty; what is stored meanwhile is given back."""
+        """Wait while the account is empty; what is stored meanwhile is given back, and ends the waiting."""
         while (wait := self._peer.waste.wait_s(self._caps.clock())) > 0:
             if self._waited > WAITED_S_MAX:
                 raise self._cut(LimitExceeded(f"{self._peer.unit} sends much that brings nothing"))
-            wait = max(min(wait, 1.0), 0.001)
-            self._waited += wait
-            self._peer.slowed_s += wait
-            self._peer.note("sends much that brings nothing")
-            await self._caps.sleep(wait)
+            wait = max(min(wait, WAIT_STEP_S), 0.001)
+            if self._peer.waste.level(self._caps.clock()) + sum(self._under_way) < 0:
+                self._waited += wait
+                self._peer.slowed_s += wait
+                self._peer.note("sends much that brings nothing")
+            await self._caps.sleep(wait)  # else large batches are under way, of which nobody knows yet what they bring
 
     def _came(self, data: bytes) -> None:
         now = self._caps.clock()
