@@ -22,6 +22,7 @@ from conflict.values import Epoch
 from node import at_rest, secret
 from node import config as configs
 from node import keys as key_files
+from node.caps import Caps
 from node.config import Config
 from node.database import Database
 from node.keys import KeyStore, Pending
@@ -85,6 +86,7 @@ class Node:
     renewal_asked: datetime | None = None
     renewal_waits: str = ""
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
+    caps: Caps = field(default_factory=Caps)
     _changing_life: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod

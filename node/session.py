@@ -17,12 +17,13 @@ from typing import Any, Protocol
 import structlog
 
 from conflict.values import Head, Scope, StreamId, UnitPath
+from node.auditing import batch_refused
 from node.heartbeat import beat
 from node.line import Line, Turn
 from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch, undamaged
-from node.storage.inbox import Taken, Verified, refuse, take_proof
+from node.storage.inbox import Taken, Verified, take_proof
 from node.storage.outbox import (
     batch_beside,
     branch_from,
@@ -267,7 +268,7 @@ class Session:
             return await self.node.verify(data, self.peer)
         except RuleBroken as fault:
             log.warning("batch refused", peer=self.peer, stream=str(fault.head.stream), reason=str(fault))
-            await self.node.database.write(refuse, fault)
+            await batch_refused(self.node, self.peer, fault)
             self.summary.refused.append(f"{fault.head.stream}: {fault}")
             await self._perform(self._exchange.on_refused(fault.head, str(fault), len(data)))
         except NotYet as fault:

@@ -26,10 +26,12 @@ from node.keys import KeyStore
 from node.local import Node, context_of, database_path
 from node.parent_link import enrol
 from node.starter import starter_catalog
+from node.storage.audit import note
 from node.storage.certificates import keep_path
 from node.storage.context import Context
 from node.storage.engine import open_engine
 from node.storage.setup import open_database, publish_root
+from sync_engine.audit import Act
 from sync_engine.errors import AlreadySetUp, RegistryError, ReplicationError
 from sync_engine.names import check_label
 from sync_engine.registry import Registry, parse_registry
@@ -82,6 +84,7 @@ def init(
         config = Config(keys.unit, name, listen=listen, address=address, schedule=schedule, at_rest=at_rest)
         with _new_database(home, keys) as (connection, context):
             publish_root(connection, context, registry, name, starter_catalog())
+            note(connection, context, Act.INIT, {"unit": keys.unit})
         configs.save(home, config)  # last: this is what says that the node is there
     return config
 
@@ -125,8 +128,8 @@ async def join(
 
 
 def _make_database(home: Path, keys: KeyStore) -> None:
-    with _new_database(home, keys):
-        pass
+    with _new_database(home, keys) as (connection, context):
+        note(connection, context, Act.JOIN, {"unit": keys.unit, "epoch": keys.epoch})
 
 
 @contextmanager

@@ -12,12 +12,14 @@ import structlog
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Scope, UnitPath
+from node.auditing import refused
 from node.local import Node
 from node.storage.certificates import keep_path
 from node.storage.context import Context
 from node.storage.outbox import hello_of, paths_of
 from node.storage.receipts import draw, keep, unconfirmed
 from node.storage.statements import KEPT_AT_ONCE, digests_on_link, for_link, keep_all
+from sync_engine.audit import Act
 from sync_engine.errors import BadCertificate, RemoteFault
 from sync_engine.exchange import Exchange, StoreCertificates
 from sync_engine.frames import Certificates, Frame, Receipt, Statement, Statements
@@ -66,6 +68,7 @@ class Teller:
                 await self.node.database.write(keep_path, path, self.node.context.tree_id)
             except (BadCertificate, RemoteFault) as fault:
                 log.warning("certificate refused", peer=self.exchange.peer, reason=str(fault))
+                await refused(self.node, self.exchange.peer, Act.CERTIFICATE_REFUSED, {}, fault.code)
 
     async def _keep_receipt(self, receipt: Receipt) -> None:
         hello = self.exchange.peer_hello

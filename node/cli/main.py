@@ -15,9 +15,10 @@ import click
 from node import __version__
 from node.cli.accidents import history, release, undo
 from node.cli.at_rest import at_rest_of, encrypt, secret_options
+from node.cli.audit import audit
 from node.cli.backup import backup, restore
 from node.cli.bulk import dump, load
-from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
+from node.cli.calling import HOME, JSON, account, clear_progress, execute, no_progress, show_json, teller
 from node.cli.demo import demo
 from node.cli.duplicates import duplicates
 from node.cli.journal import conflicts
@@ -97,17 +98,20 @@ def init(
     It has the shipped register of members, unless --registry names another.
     """
     from node import setup
+    from node.storage.audit import acting
 
-    config = setup.init(
-        home,
-        label,
-        name,
-        setup.read_registry(registry),
-        listen=listen,
-        address=address,
-        schedule=_schedule(every),
-        at_rest=at_rest_of(**at_rest),
-    )
+    found = setup.read_registry(registry)
+    with acting(account()):
+        config = setup.init(
+            home,
+            label,
+            name,
+            found,
+            listen=listen,
+            address=address,
+            schedule=_schedule(every),
+            at_rest=at_rest_of(**at_rest),
+        )
     click.echo(say("init.done", unit=config.unit, name=config.name))
     click.echo(say("init.next"))
 
@@ -171,11 +175,12 @@ def join(home: Path, invitation: str, listen: str, address: str, every: float | 
     """
     from node import setup
     from node.invitation import read_token
+    from node.storage.audit import acting
 
     token, wish = read_token(invitation), at_rest_of(**at_rest)
-    config = asyncio.run(
-        setup.join(home, token, listen=listen, address=address, schedule=_schedule(every), at_rest=wish)
-    )
+    joining = setup.join(home, token, listen=listen, address=address, schedule=_schedule(every), at_rest=wish)
+    with acting(account()):
+        config = asyncio.run(joining)
     click.echo(say("join.done", unit=config.unit, name=config.name))
     click.echo(say("join.next"))
 
@@ -289,6 +294,7 @@ main.add_command(duplicates)
 main.add_command(release)
 main.add_command(undo)
 main.add_command(history)
+main.add_command(audit)
 main.add_command(registry)
 main.add_command(load)
 main.add_command(dump)

@@ -214,11 +214,19 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     lines += [say("look.held_back", **each) for each in status["held_back"]]
     lines += [say("look.certificates", **each) for each in status["certificates_waiting"]]
     lines += [say("look.set_aside", **each) for each in status["set_aside"][:5]]
+    lines += [_caps(each) for each in status["caps"][:5]]
     parent = status["parent"]
     skew = parent["clock_skew_ms"] if parent else None
     if skew is not None and abs(skew) > CLOCK_SKEW_MS_MAX:
         lines.append(say("look.clock", minutes=round(abs(skew) / 60_000)))
     return lines
+
+
+def _caps(each: Mapping[str, Any]) -> str:
+    """A unit that asked for more than its share, since the service started."""
+    refused = each["refused_calls"] + each["cut_sessions"]
+    words = {"unit": each["unit"], "at": moment(each["last_at"]), "why": each["last_why"]}
+    return say("look.caps", **words, refused=number(refused), slowed=number(round(each["slowed_s"])))
 
 
 def _brake(brake: Mapping[str, Any]) -> str:

@@ -46,6 +46,9 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
         "new_key_waits": pending(node.home) is not None,
         "why": node.renewal_waits,
     }
+    answer["caps"] = node.caps.told()
+    for child in answer["children"]:
+        child["refused_calls"] = node.caps.refused_calls(child["unit"])
     answer["scopes"] = []
     for scope in await node.database.read(report.scopes_held, node.context):
         if arguments.get("brief"):

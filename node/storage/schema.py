@@ -280,6 +280,19 @@ digest = _keyed(
     Column("columns", LargeBinary, nullable=False),
 )
 
+# What was done here, by whom: a chain of hashes, only ever added to.
+audit = Table(
+    "_audit",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("subject", Text, nullable=False),  # JSON: units, tables, numbers, files; never what a record says
+    Column("who", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
 # What nodes signed for all whom it concerns, as signed: heartbeats, handovers, revocations.
 statement = Table(
     "_statement",
