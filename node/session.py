@@ -12,16 +12,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from conflict.values import Epoch, Head, StreamId, UnitPath
 from node.line import Line, Turn
+from node.link import Link
 from node.local import Node
 from node.storage import peers
-from node.storage.batches import lacking, stored_batch, undamaged
+from node.storage.batches import lacking, stored_batch
 from node.storage.certificates import keep_path
+from node.storage.damaged import asked_for, note_if_damaged, note_stored, sound, wanted
 from node.storage.inbox import LOST_HISTORY, Taken, Verified, refuse, take_proof
 from node.storage.meta import fence
 from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, hello_of, paths_of, sendable
@@ -61,14 +63,6 @@ IDLE_S = 400.0
 """A peer that says nothing for so long is gone: the session ends and resumes later by batch. The largest frame over a
 line of 128 kbit/s takes nearly six minutes, in which its receiver hears nothing and its sender no answer; that a line
 is dead is seen earlier, by pings."""
-
-
-class Link(Protocol):
-    """Frames of one session, in order; None when the other side has ended."""
-
-    async def send(self, data: bytes) -> None: ...
-
-    async def receive(self) -> bytes | None: ...
 
 
 @dataclass(slots=True)
@@ -122,7 +116,7 @@ class Session:
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
         self._tasks: list[asyncio.Task[None]] = []
         self._holds: dict[StreamId, Head] = {}
-        self._forked: list[Head] = []
+        self._forked, self._doubted = list[Head](), list[Head]()
         self._shown: set[StreamId] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sealed = asyncio.Event()
@@ -136,7 +130,8 @@ class Session:
         await self.node.seal_next()  # often that is all; the rest of a backlog is sealed while we ship
         certificate = self.node.keys.certified.sha256
         hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
-        self._exchange = Exchange(hello, held, child=self.child, peer=self.peer)
+        wants = await self.node.database.read(wanted, self.child)
+        self._exchange = Exchange(hello, held, child=self.child, peer=self.peer, wanted=wants)
         self._sealing = self._beside(self._seal_rest())
         self._beside(self._store_verified())
         try:
@@ -152,6 +147,8 @@ class Session:
             with suppress(LocalFault):  # what ended the session says more
                 # Once, not with every ack: it is for people to read, and each would cost a sync of the disk.
                 await self.node.database.write(peers.note_holds, self.peer, list(self._holds.values()))
+                for head in self._doubted:  # what the peer dropped may be damaged here
+                    await self.node.database.write(note_if_damaged, self.node.context, head)
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
         await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms())
@@ -221,6 +218,7 @@ class Session:
                 case PeerRefused(head, why):
                     log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
                     self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
+                    self._doubted.append(head)
                 case PeerMet(hello):
                     await self.node.database.write(
                         peers.note_met, self.peer, hello.time_ms - self.node.context.now_ms()
@@ -323,6 +321,8 @@ class Session:
         """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
         certified: set[tuple[UnitPath, Epoch]] = set()
         await self._ship_proofs(certified)
+        for no in await self.node.database.read(asked_for, self.child, self._exchange.asked):
+            await self._ship_batch(no, again=True)
         while True:
             await self._ship_scopes(scopes, certified)
             all_sealed = self._sealing.done()
@@ -371,13 +371,14 @@ class Session:
             data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
             await self._ship_bytes(batch.head, data)
 
-    async def _ship_batch(self, no: int) -> None:
+    async def _ship_batch(self, no: int, *, again: bool = False) -> None:
         stream, digest, raw = await self.node.database.read(stored_batch, no)
         if self._exchange.is_refused(stream):
             return
-        batch = undamaged(raw, digest)
+        batch = sound(raw, digest)
         if batch is None:
-            log.error("stored batch damaged", stream=str(stream), hint="'dongbo verify' says which")
+            log.error("stored batch damaged", stream=str(stream), hint="it is asked for again; see 'dongbo verify'")
+            await self.node.database.write(note_stored, self.node.context, no)
             self.summary.refused.append(f"{stream}: a batch stored here is damaged, see 'dongbo verify'")
             self._exchange.leave(stream)
             return
@@ -386,13 +387,13 @@ class Session:
             log.info("batch kept till its registry version is here", peer=self.peer, stream=str(stream))
             self._exchange.leave(stream)
             return
-        await self._ship_bytes(batch.head, data)
+        await self._ship_bytes(batch.head, data, again=again)
 
-    async def _ship_bytes(self, head: Head, data: bytes) -> None:
+    async def _ship_bytes(self, head: Head, data: bytes, *, again: bool = False) -> None:
         while not self._exchange.may_send(len(data)):
             self._credit.clear()
             await self._credit.wait()
-        self._exchange.on_sent(head, len(data))
+        self._exchange.on_sent(head, len(data), again=again)
         await self._send(BatchFrame(data))
         self.summary.sent_batches += 1
         self.summary.sent_bytes += len(data)

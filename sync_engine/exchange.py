@@ -27,6 +27,7 @@ from sync_engine.frames import (
     HeadsFrame,
     Hello,
     Refusal,
+    Want,
 )
 from sync_engine.names import CATALOG, REGISTRY, is_shared
 
@@ -136,10 +137,15 @@ Effect: TypeAlias = (
 )
 
 
-def digest_of(heads: Iterable[Head], *, pending: bool = False, forked: Iterable[StreamId] = ()) -> bytes:
+def digest_of(
+    heads: Iterable[Head], *, pending: bool = False, forked: Iterable[StreamId] = (), wanted: Iterable[Head] = ()
+) -> bytes:
     """What hello carries: SHA-256 over the held heads of the shared scopes, and the streams whose fork is proven. With
-    edits that are not sealed yet it equals no peer's: a session that found itself in step would end without them."""
+    edits that are not sealed yet it equals no peer's: a session that found itself in step would end without them. The
+    same goes for batches that are wanted back."""
     digest = sha256(b"pending" if pending else b"")
+    for head in sorted(wanted):
+        digest.update(b"wanted\0" + head.hash)
     for stream in sorted(forked):
         digest.update(f"fork\0{stream.origin}\0{stream.epoch}\0{stream.scope}\0".encode())
     for head in sorted(heads):
@@ -164,10 +170,20 @@ def sending_order(spans: Iterable[Span]) -> tuple[tuple[Span, ...], ...]:
 class Exchange:
     """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins."""
 
-    def __init__(self, hello: Hello, held: Mapping[StreamId, Head], *, child: UnitPath, peer: UnitPath) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        held: Mapping[StreamId, Head],
+        *,
+        child: UnitPath,
+        peer: UnitPath,
+        wanted: tuple[Head, ...] = (),
+    ) -> None:
         self.hello = hello
         self.held = dict(held)
         self.child, self.peer = child, peer
+        self.wanted = wanted
+        self.asked: tuple[Head, ...] = ()
         self.dials = hello.unit == child
         self.peer_hello: Hello | None = None
         self._unacked: dict[StreamId, int] = {}
@@ -204,6 +220,8 @@ class Exchange:
                 return []
             case ForkProof():
                 return [Prove(frame)]
+            case Want(heads):
+                return self._on_want(heads)
             case Refusal(head, reason):
                 if head.stream not in self._theirs:
                     return []  # of what was sent alone: each is kept and told
@@ -231,9 +249,12 @@ class Exchange:
         """Whether the peer's credit allows a batch of ``size`` bytes."""
         return self._sent + size <= self._credit
 
-    def on_sent(self, head: Head, size: int) -> None:
-        """A batch has gone out."""
+    def on_sent(self, head: Head, size: int, *, again: bool = False) -> None:
+        """A batch has gone out. One that the peer wanted back is not acknowledged: its heads have counted it all
+        along."""
         self._sent += size
+        if again:
+            return
         self._unacked[head.stream] = head.seq
         self._theirs[head.stream] = head
 
@@ -293,7 +314,15 @@ class Exchange:
                 effects.append(Send(Done()))
             return [*effects, PeerHolds(tuple(self.held.values())), *self._finish_if_due()]
         self._granted = CREDIT_BYTES
+        effects += [Send(Want(self.wanted))] if self.wanted else []
         return [*effects, Send(HeadsFrame(tuple(sorted(self.held.values())))), Send(Credit(self._granted))]
+
+    def _on_want(self, heads: tuple[Head, ...]) -> list[Effect]:
+        """Kept till there is something to be sent at all: ``Ship`` begins with what is ``asked``."""
+        if any(not is_shared(head.stream.scope, self.child) for head in heads):
+            raise OutOfScope("the peer wants batches of a scope that does not travel here")
+        self.asked = () if self._compared else heads
+        return []
 
     def _on_heads(self, theirs: tuple[Head, ...]) -> list[Effect]:
         if self._compared:

@@ -96,11 +96,19 @@ class ForkProof:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """Batches that the speaker holds and whose stored bytes are damaged: to be sent again, whatever its heads say. It
+    comes before the heads, so that whoever answers knows of it when it begins to ship."""
+
+    heads: tuple[Head, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Everything the speaker had to send has been sent."""
 
 
-Frame: TypeAlias = Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Done
+Frame: TypeAlias = Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Want | Done
 
 
 def _scopes_to_wire(heads: Iterable[Head]) -> list[sync_pb2.ScopeHeads]:
@@ -144,6 +152,8 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
                 second_signature=other_signature,
             )
             return sync_pb2.Frame(fork=proof)
+        case Want(heads):
+            return sync_pb2.Frame(want=sync_pb2.Want(scopes=_scopes_to_wire(heads)))
         case Done():
             return sync_pb2.Frame(done=sync_pb2.Done())
 
@@ -168,10 +178,10 @@ def decode(data: bytes) -> Frame | None:
     """The frame, or None for one of a newer minor version, to be passed over. Raises Malformed or LimitExceeded."""
     if len(data) > limits.FRAME_BYTES_MAX:
         raise LimitExceeded("a frame is too large")
-    spans = guard(data, dict.fromkeys(range(1, 11), 1))
+    spans = guard(data, {**dict.fromkeys(range(1, 11), 1), 12: 1})
     if sum(len(found) for found in spans.values()) > 1:
         raise Malformed("a frame says two things")
-    for number in (2, 5):  # heads and ack: lists of lists
+    for number in (2, 5, 12):  # heads, ack and want: lists of lists
         for start, end in spans[number]:
             _guard_scopes(data[start:end])
     for start, end in spans[3]:
@@ -216,6 +226,8 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
         case "fork":
             fork = wire.fork
             return ForkProof((fork.first_header, fork.first_signature), (fork.second_header, fork.second_signature))
+        case "want":
+            return Want(_heads_in(wire.want.scopes))
         case "done":
             return Done()
         case _:
@@ -223,10 +235,16 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
 
 
 def _heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
-    heads = tuple(head_from_wire(head, Scope(check_scope(scope.scope))) for scope in scopes for head in scope.heads)
+    heads = _heads_in(scopes)
     if len({head.stream for head in heads}) != len(heads):
         raise Malformed("a frame names two heads of one stream")
-    return tuple(sorted(heads))  # as they were before the wire laid them out scope by scope
+    return heads
+
+
+def _heads_in(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
+    """As they were before the wire laid them out scope by scope."""
+    heads = (head_from_wire(head, Scope(check_scope(scope.scope))) for scope in scopes for head in scope.heads)
+    return tuple(sorted(heads))
 
 
 def _hello_from_wire(hello: sync_pb2.Hello) -> Hello:

@@ -143,7 +143,7 @@ def _bucket_hashes(
     found: dict[str, bytes] = {}
     for table in tables:
         _check_sealed(connection, table, scope)
-        buckets = None if dirty is None else dirty.get(table.name, frozenset())
+        buckets = None if dirty is None else dirty.get(table.name, set())
         before = {} if kept is None or buckets is None else kept.hashes
         for name, column in digest_table(connection, context, table, scope, buckets).items():
             hashes = column.bucket_hashes()
@@ -169,9 +169,7 @@ def _kept(connection: Connection, scope: str) -> Buckets | None:
     return Buckets(found[0], heads, msgspec.msgpack.decode(found[2], type=dict[str, bytes]))
 
 
-def _dirty(
-    connection: Connection, scope: str, before: Mapping[int, tuple[int, bytes]]
-) -> dict[str, set[int]] | None:
+def _dirty(connection: Connection, scope: str, before: Mapping[int, tuple[int, bytes]]) -> dict[str, set[int]] | None:
     """By table: the buckets of the keys that batches applied since ``before`` speak of; None where that is not worth
     reading, or cannot be read."""
     spans = []
@@ -205,7 +203,7 @@ def digest_table(
     unit = unit_of(scope)
     registers = readable(context, table, unit)
     found = {name: ColumnDigest() for name in (ALIVE, *(each.name for each in registers))}
-    number = execute(connection, "SELECT no FROM _scope WHERE name = ?", (scope,)).scalar()
+    number: Any = execute(connection, "SELECT no FROM _scope WHERE name = ?", (scope,)).scalar()
     for ids in _pages(connection, number, table, only) if number is not None else ():
         loaded, _ = load_keys(connection, context, table, number, unit, ids)
         for key in sorted(loaded):

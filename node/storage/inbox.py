@@ -29,6 +29,7 @@ from node.storage.batches import (
 )
 from node.storage.certificates import path_of
 from node.storage.context import Context
+from node.storage.damaged import is_noted, note, put_back, waiting_at
 from node.storage.engine import execute
 from node.storage.meta import check_not_fenced, fence
 from node.storage.outbox import for_peer
@@ -132,7 +133,7 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
     batch = verified.batch
     head = batch.head
     row = stream_row(connection, head.stream)
-    if is_stored(connection, head.hash):
+    if put_back(connection, context, batch) or is_stored(connection, head.hash):
         return Outcome(Taken.KNOWN, row.held, Applied())
     if head.stream.origin == context.unit:
         fence(connection, LOST_HISTORY)
@@ -229,9 +230,9 @@ def next_ready(connection: Connection, context: Context) -> StreamId | None:
             seq = 1 if row.applied is None else row.applied.seq + 1
             if registry_at(connection, row.no, seq) > in_force:
                 continue  # known without reading it: thousands of batches may wait for one version
-            found = batch_at(connection, row.no, seq)
-            if found is not None and is_ready(connection, context, row, found[2]):
-                return row.stream
+            found = None if is_noted(connection, row.no, seq) else waiting_at(connection, row.no, seq)
+            if found is not None and (found[2] is None or is_ready(connection, context, row, found[2])):
+                return row.stream  # a damaged one, so that it is noted
     return None
 
 
@@ -242,8 +243,10 @@ def apply_waiting(connection: Connection, context: Context, stream: StreamId) ->
         catch_up(connection, context)
         return Applied()
     row = stream_row(connection, stream)
-    found = batch_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
-    if found is None or not is_ready(connection, context, row, found[2]):
+    found = waiting_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
+    if found is not None and found[2] is None:
+        note(connection, context, found[1])
+    if found is None or found[2] is None or not is_ready(connection, context, row, found[2]):
         return Applied()
     return apply_stored(connection, context, row, found[0], found[2], None)
 

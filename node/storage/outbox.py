@@ -17,6 +17,7 @@ from node.storage.batches import batch_at
 from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
+from node.storage.damaged import wanted
 from node.storage.engine import execute
 from node.storage.meta import check_not_fenced
 from node.storage.registries import current_registry, registry_for
@@ -46,7 +47,10 @@ def hello_of(
         time_ms=context.now_ms(),
         nonce=context.salt(),
         digest=digest_of(
-            held.values(), pending=has_pending(connection), forked=(each.stream for each in forks(connection, child))
+            held.values(),
+            pending=has_pending(connection),
+            forked=(each.stream for each in forks(connection, child)),
+            wanted=wanted(connection, child),
         ),
         software=f"dongbo {__version__}",
     )
