@@ -152,7 +152,7 @@ def test_a_batch_that_waits_is_not_applied_while_it_is_damaged_nor_held_against_
     whole = stored(low, seq=4)
     assert top.take(whole[2]) == "waiting"
     flip(top, part, stored(top, seq=4))
-    top.take(stored(middle, HUE)[2])
+    top.take(stored(middle, HUE, seq=2)[2])
     assert top.sql("SELECT note FROM member WHERE id = '1'") == [("x",)]
     assert len(top.look(waits_for)) == 1
     assert top.look(waiting)[1][0]["for"] == [say("damaged.cause")]
