@@ -23,7 +23,7 @@ from node.keys import KeyStore
 from node.storage.apply import Applied
 from node.storage.certificates import keep_path
 from node.storage.context import BrakeRule, Context
-from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
+from node.storage.digests import PendingFirst, RowsUnreadable, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.journal import prune
 from node.storage.registries import is_due
@@ -74,6 +74,8 @@ class Node:
     context: Context
     database: Database
     next_call: NextCall | None = None
+    told_digests: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """By neighbour and scope: what the digest was computed from that was told last."""
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
 
     @classmethod
@@ -85,6 +87,7 @@ class Node:
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
+        node.context.heartbeat_hours, node.context.withheld_hours = config.heartbeat_hours, config.withheld_hours
         await node.database.write(_start, node.context, keys.node_path)
         if await node.database.read(is_due, node.context):
             await node.apply_ready()  # this software, or the operator, is ready for what waited
@@ -112,7 +115,7 @@ class Node:
         return sealed is not None
 
     async def digest(self, scope: str) -> ScopeDigest | None:
-        """A scope's digests, kept for the next time; None when its edits cannot be sealed."""
+        """A scope's digests, kept for the next time; None when its edits cannot be sealed, or its rows not be read."""
         for _ in range(DIGEST_TRIES):
             try:
                 digest = await self.database.read(digest_scope, self.context, scope)
@@ -122,6 +125,9 @@ class Node:
                 except Fenced:
                     return None
                 continue
+            except RowsUnreadable:
+                log.error("rows cannot be read", scope=scope, hint="'dongbo verify' says which")
+                return None
             await self.database.write(remember, self.context, digest)
             return digest
         return None

@@ -16,17 +16,18 @@ from typing import Any
 
 import structlog
 
-from conflict.values import Epoch, Head, StreamId, UnitPath
+from conflict.values import Head, Scope, StreamId, UnitPath
+from node.heartbeat import beat
 from node.line import Line, Turn
 from node.link import Link
 from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch
-from node.storage.certificates import keep_path
-from node.storage.damaged import asked_for, note_if_damaged, note_stored, sound, wanted
+from node.storage.damaged import asked_for, note_if_damaged, note_stored, sound
 from node.storage.inbox import LOST_HISTORY, Taken, Verified, refuse, take_proof
 from node.storage.meta import fence
-from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, hello_of, paths_of, sendable
+from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, sendable
+from node.telling import Teller, begin
 from sync_engine.batch import parse_batch
 from sync_engine.errors import (
     BadCertificate,
@@ -44,7 +45,6 @@ from sync_engine.exchange import (
     Exchange,
     Finish,
     PeerForked,
-    PeerHolds,
     PeerMet,
     PeerRefused,
     PeerRestored,
@@ -55,7 +55,8 @@ from sync_engine.exchange import (
     Store,
     StoreCertificates,
 )
-from sync_engine.frames import BatchFrame, Certificates, ForkProof, Frame, decode, encode
+from sync_engine.frames import BatchFrame, ForkProof, Frame, decode, encode
+from sync_engine.telling import KeepReceipt, KeepStatements, SignReceipt
 
 log = structlog.get_logger()
 
@@ -115,7 +116,7 @@ class Session:
         self._credit = asyncio.Event()
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
         self._tasks: list[asyncio.Task[None]] = []
-        self._holds: dict[StreamId, Head] = {}
+        self._teller: Teller
         self._forked, self._doubted = list[Head](), list[Head]()
         self._shown: set[StreamId] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -128,10 +129,10 @@ class Session:
         began = time.monotonic()
         await self.node.apply_ready()  # what a session that was cut off had stored and not yet applied
         await self.node.seal_next()  # often that is all; the rest of a backlog is sealed while we ship
+        await beat(self.node)
         certificate = self.node.keys.certified.sha256
-        hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
-        wants = await self.node.database.read(wanted, self.child)
-        self._exchange = Exchange(hello, held, child=self.child, peer=self.peer, wanted=wants)
+        self._exchange = await self.node.database.read(begin, self.node.context, self.child, self.peer, certificate)
+        self._teller = Teller(self.node, self._exchange, self._send)
         self._sealing = self._beside(self._seal_rest())
         self._beside(self._store_verified())
         try:
@@ -145,8 +146,6 @@ class Session:
             self._tasks.clear()  # what they ended with refers to this session, and so to its connection
             self._turn.put_all_away()
             with suppress(LocalFault):  # what ended the session says more
-                # Once, not with every ack: it is for people to read, and each would cost a sync of the disk.
-                await self.node.database.write(peers.note_holds, self.peer, list(self._holds.values()))
                 for head in self._doubted:  # what the peer dropped may be damaged here
                     await self.node.database.write(note_if_damaged, self.node.context, head)
         if not self._exchange.is_complete:
@@ -202,12 +201,14 @@ class Session:
                     await self._send(frame)
                 case Store(data):
                     await self._prove(data)
-                case StoreCertificates(paths):
-                    await self._keep_certificates(paths)
+                case StoreCertificates() | KeepStatements() | KeepReceipt():
+                    await self._teller.keep(effect)
+                    if isinstance(effect, KeepReceipt):
+                        await self._perform(self._exchange.on_receipt_kept())
                 case Ship(scopes):
                     self._beside(self._ship(scopes))
-                case PeerHolds(heads):
-                    self._holds.update((head.stream, head) for head in heads)
+                case SignReceipt(scopes):
+                    self._beside(self._sign(scopes))
                 case PeerForked(theirs):
                     self._forked.append(theirs)
                 case Prove(proof):
@@ -221,7 +222,7 @@ class Session:
                     self._doubted.append(head)
                 case PeerMet(hello):
                     await self.node.database.write(
-                        peers.note_met, self.peer, hello.time_ms - self.node.context.now_ms()
+                        peers.note_met, self.peer, hello.time_ms - self.node.context.now_ms(), hello.epoch
                     )
                 case Finish():
                     async with self._sending:  # an ack on its way goes out: cut off, the peer would wait for it
@@ -232,13 +233,6 @@ class Session:
             await self.link.send(encode(frame))
 
     # --- receiving ---
-
-    async def _keep_certificates(self, paths: tuple[tuple[bytes, ...], ...]) -> None:
-        for path in paths:
-            try:
-                await self.node.database.write(keep_path, path, self.node.context.tree_id)
-            except (BadCertificate, RemoteFault) as fault:
-                log.warning("certificate refused", peer=self.peer, reason=str(fault))
 
     async def _prove(self, data: bytes) -> None:
         """Verify a batch; what does not match its signature is dropped and asked for again, what breaks a rule is
@@ -319,12 +313,12 @@ class Session:
 
     async def _ship(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
         """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
-        certified: set[tuple[UnitPath, Epoch]] = set()
-        await self._ship_proofs(certified)
-        for no in await self.node.database.read(asked_for, self.child, self._exchange.asked):
+        await self._ship_proofs()
+        await self._teller.send_statements()
+        for no in await self.node.database.read(asked_for, self.child, self._exchange.wanting.asked):
             await self._ship_batch(no, again=True)
         while True:
-            await self._ship_scopes(scopes, certified)
+            await self._ship_scopes(scopes)
             all_sealed = self._sealing.done()
             self._sealed.clear()
             scopes = self._exchange.more(await self.node.database.read(held_on_link, self.child))
@@ -334,7 +328,12 @@ class Session:
                 await self._sealed.wait()
         await self._perform(self._exchange.on_shipped())
 
-    async def _ship_scopes(self, scopes: tuple[tuple[Span, ...], ...], certified: set[tuple[UnitPath, Epoch]]) -> None:
+    async def _sign(self, scopes: frozenset[Scope]) -> None:
+        """Sign for what is held, now that all that the peer had is stored."""
+        await self._teller.send_receipt(scopes)
+        await self._perform(self._exchange.on_receipt_sent())
+
+    async def _ship_scopes(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
         """As fast as the peer's credit allows; the origin's bytes, untouched; certificates before what they certify."""
         for spans in scopes:
             nos, forked = await self.node.database.read(lacking, spans)
@@ -342,22 +341,15 @@ class Session:
                 self._exchange.on_forked(theirs)
                 await self._ship_beside(theirs)
             unknown = (span.stream for span in spans if span.after is None)
-            await self._certify({(stream.origin, stream.epoch) for stream in unknown}, certified)
+            await self._teller.certify((stream.origin, stream.epoch) for stream in unknown)
             for no in nos:
                 await self._ship_batch(no)
 
-    async def _certify(self, origins: set[tuple[UnitPath, Epoch]], certified: set[tuple[UnitPath, Epoch]]) -> None:
-        """Send the certificates of origins that the peer may not know, once a session."""
-        paths = await self.node.database.read(paths_of, sorted(origins - certified))
-        if paths:
-            await self._send(Certificates(paths))
-        certified |= origins
-
-    async def _ship_proofs(self, certified: set[tuple[UnitPath, Epoch]]) -> None:
+    async def _ship_proofs(self) -> None:
         """Forks that are proven here, and what stands here where the peer names another batch: its word alone would
         prove nothing."""
         known = await self.node.database.read(forks, self.child)
-        await self._certify({(fork.stream.origin, fork.stream.epoch) for fork in known}, certified)
+        await self._teller.certify((fork.stream.origin, fork.stream.epoch) for fork in known)
         for fork in known:
             await self._send(fork.proof)
         for theirs in self._forked:

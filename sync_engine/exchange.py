@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TypeAlias
 
-from conflict.values import Head, StreamId, UnitPath
+from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from sync_engine import frames
 from sync_engine.errors import Fenced, IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
 from sync_engine.frames import (
@@ -26,10 +26,14 @@ from sync_engine.frames import (
     Frame,
     HeadsFrame,
     Hello,
+    Receipt,
     Refusal,
+    Statements,
     Want,
 )
 from sync_engine.names import CATALOG, REGISTRY, is_shared
+from sync_engine.telling import NOTHING, KeepReceipt, KeepStatements, SignReceipt, Telling
+from sync_engine.wanting import Wanting
 
 CREDIT_BYTES = 16 * 1024 * 1024
 """How far a sender may run ahead of what the receiver has stored: both sides' memory is bounded by it."""
@@ -126,6 +130,9 @@ Effect: TypeAlias = (
     Send
     | Store
     | StoreCertificates
+    | KeepStatements
+    | SignReceipt
+    | KeepReceipt
     | Ship
     | Prove
     | PeerHolds
@@ -138,12 +145,19 @@ Effect: TypeAlias = (
 
 
 def digest_of(
-    heads: Iterable[Head], *, pending: bool = False, forked: Iterable[StreamId] = (), wanted: Iterable[Head] = ()
+    heads: Iterable[Head],
+    *,
+    pending: bool = False,
+    unconfirmed: str = "",
+    forked: Iterable[StreamId] = (),
+    statements: Mapping[Scope, bytes] = NOTHING,
+    wanted: Iterable[Head] = (),
 ) -> bytes:
-    """What hello carries: SHA-256 over the held heads of the shared scopes, and the streams whose fork is proven. With
-    edits that are not sealed yet it equals no peer's: a session that found itself in step would end without them. The
-    same goes for batches that are wanted back."""
+    """What hello carries: SHA-256 over the held heads of the shared scopes, the streams whose fork is proven, and each
+    scope's statements. With edits that are not sealed yet, while ``unconfirmed``, the speaker, lacks a receipt, or with
+    batches that it wants back, it equals no peer's: a session that found itself in step would end without them."""
     digest = sha256(b"pending" if pending else b"")
+    digest.update(f"unconfirmed\0{unconfirmed}\0".encode() if unconfirmed else b"")
     for head in sorted(wanted):
         digest.update(b"wanted\0" + head.hash)
     for stream in sorted(forked):
@@ -151,6 +165,9 @@ def digest_of(
     for head in sorted(heads):
         digest.update(f"{head.stream.origin}\0{head.stream.epoch}\0{head.stream.scope}\0{head.seq}\0".encode())
         digest.update(head.hash)
+    for scope, said in sorted(statements.items()):
+        digest.update(f"said\0{scope}\0".encode())
+        digest.update(said)
     return digest.digest()
 
 
@@ -168,7 +185,8 @@ def sending_order(spans: Iterable[Span]) -> tuple[tuple[Span, ...], ...]:
 
 
 class Exchange:
-    """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins."""
+    """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins,
+    ``statements`` a digest of what it knows said of each, ``unconfirmed`` the scopes for which it lacks a receipt."""
 
     def __init__(
         self,
@@ -177,13 +195,15 @@ class Exchange:
         *,
         child: UnitPath,
         peer: UnitPath,
+        statements: Mapping[Scope, bytes] = NOTHING,
+        unconfirmed: frozenset[Scope] = frozenset(),
         wanted: tuple[Head, ...] = (),
     ) -> None:
         self.hello = hello
         self.held = dict(held)
         self.child, self.peer = child, peer
-        self.wanted = wanted
-        self.asked: tuple[Head, ...] = ()
+        self.telling = Telling(statements, unconfirmed)
+        self.wanting = Wanting(wanted)
         self.dials = hello.unit == child
         self.peer_hello: Hello | None = None
         self._unacked: dict[StreamId, int] = {}
@@ -208,7 +228,12 @@ class Exchange:
             case Hello():
                 return self._on_hello(frame)
             case HeadsFrame(heads):
+                self.telling.on_heads(frame, self.child)
                 return self._on_heads(heads)
+            case Statements(statements):
+                return [self.telling.on_statements(statements)]
+            case Receipt():
+                return [self.telling.on_receipt(frame)]
             case Certificates(paths):
                 return [StoreCertificates(paths)]
             case BatchFrame(data):
@@ -220,14 +245,11 @@ class Exchange:
                 return []
             case ForkProof():
                 return [Prove(frame)]
-            case Want(heads):
-                return self._on_want(heads)
-            case Refusal(head, reason):
-                if head.stream not in self._theirs:
-                    return []  # of what was sent alone: each is kept and told
-                told = [] if head.stream in self._refused else [PeerRefused(head, reason)]
-                self.leave(head.stream)
-                return [*told, *self._finish_if_due()]
+            case Want():
+                self.wanting.on_want(frame, self.child)
+                return []
+            case Refusal():
+                return self._on_refusal(frame)
             case Done():
                 self._peer_done = True
                 return self._finish_if_due()
@@ -239,6 +261,7 @@ class Exchange:
         effects: list[Effect] = [Send(Credit(self._granted))]
         if head is not None:
             effects.insert(0, Send(Ack((head,))))
+            self.telling.on_moved(head.stream.scope)
         return effects + self._finish_if_due()
 
     def on_refused(self, head: Head, reason: str, size: int) -> list[Effect]:
@@ -257,6 +280,7 @@ class Exchange:
             return
         self._unacked[head.stream] = head.seq
         self._theirs[head.stream] = head
+        self.telling.on_moved(head.stream.scope)
 
     def on_forked(self, theirs: Head) -> None:
         """The peer's head is not on the chain held here: nothing of that stream is sent but what proves it."""
@@ -270,6 +294,10 @@ class Exchange:
             if stream not in self._refused and (theirs is None or theirs.seq < mine.seq):
                 spans.append(Span(stream, theirs, mine))
         return sending_order(spans)
+
+    def knows_origin(self, unit: UnitPath, epoch: Epoch) -> bool:
+        """Whether the peer has batches of that life of a unit, and so its certificate."""
+        return any((stream.origin, stream.epoch) == (unit, epoch) for stream in self._theirs)
 
     def leave(self, stream: StreamId) -> None:
         """Nothing more of a stream is sent in this session, nor an answer to what was sent waited for."""
@@ -289,6 +317,16 @@ class Exchange:
         """All that the peer lacked has been sent."""
         self._shipped = True
         return [Send(Done()), *self._finish_if_due()]
+
+    def on_receipt_sent(self) -> list[Effect]:
+        """What this node holds has been signed for the peer."""
+        self.telling.has_sent = True
+        return self._finish_if_due()
+
+    def on_receipt_kept(self) -> list[Effect]:
+        """What the peer has signed is durable here, or was worth nothing."""
+        self.telling.has_kept = True
+        return self._finish_if_due()
 
     # --- what follows from it ---
 
@@ -310,19 +348,13 @@ class Exchange:
             effects.append(Send(self.hello))
         if equal:
             self._compared = self._shipped = self._peer_done = True
+            self.telling.on_in_step()
             if not self.dials:
                 effects.append(Send(Done()))
             return [*effects, PeerHolds(tuple(self.held.values())), *self._finish_if_due()]
         self._granted = CREDIT_BYTES
-        effects += [Send(Want(self.wanted))] if self.wanted else []
-        return [*effects, Send(HeadsFrame(tuple(sorted(self.held.values())))), Send(Credit(self._granted))]
-
-    def _on_want(self, heads: tuple[Head, ...]) -> list[Effect]:
-        """Kept till there is something to be sent at all: ``Ship`` begins with what is ``asked``."""
-        if any(not is_shared(head.stream.scope, self.child) for head in heads):
-            raise OutOfScope("the peer wants batches of a scope that does not travel here")
-        self.asked = () if self._compared else heads
-        return []
+        effects += [Send(want) for want in self.wanting.frames()]
+        return [*effects, Send(self.telling.heads(self.held)), Send(Credit(self._granted))]
 
     def _on_heads(self, theirs: tuple[Head, ...]) -> list[Effect]:
         if self._compared:
@@ -363,6 +395,14 @@ class Exchange:
         self._storing += 1
         return [Store(data)]
 
+    def _on_refusal(self, refusal: Refusal) -> list[Effect]:
+        stream = refusal.head.stream
+        if stream not in self._theirs:
+            return []  # of what was sent alone: each is kept and told
+        told = [] if stream in self._refused else [PeerRefused(refusal.head, refusal.reason)]
+        self.leave(stream)
+        return [*told, *self._finish_if_due()]
+
     def _on_ack(self, heads: tuple[Head, ...]) -> list[Effect]:
         heads = tuple(head for head in heads if head.stream in self._theirs)  # of anything else there was no talk
         for head in heads:
@@ -371,8 +411,12 @@ class Exchange:
         return [PeerHolds(heads), *self._finish_if_due()]
 
     def _finish_if_due(self) -> list[Effect]:
-        """The child ends a session, once all it sent is acknowledged and all it was sent is stored."""
-        if not self.is_complete or self._finished or not self.dials:
+        """Each side signs for what it holds once all it sent is acknowledged and all it was sent is stored: the peer
+        can make nothing of a receipt for what it has not stored itself. When both have signed the child ends it."""
+        if not self.is_complete:
             return []
-        self._finished = True
-        return [Finish()]
+        effects: list[Effect] = [*self.telling.on_complete()]
+        if self.telling.is_signed and self.dials and not self._finished:
+            self._finished = True
+            effects.append(Finish())
+        return effects

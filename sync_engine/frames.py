@@ -48,7 +48,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class HeadsFrame:
+    """``statements`` has, by scope, a digest of the statements held; ``unconfirmed`` the scopes for whose heads the
+    speaker has no receipt of the other's."""
+
     heads: tuple[Head, ...]
+    statements: tuple[tuple[Scope, bytes], ...] = ()
+    unconfirmed: frozenset[Scope] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +109,50 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """What one node signed for all whom it concerns, opaque here."""
+
+    tag: str
+    body: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the speaker holds, signed for the other; opaque here."""
+
+    body: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Everything the speaker had to send has been sent."""
 
 
-Frame: TypeAlias = Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Want | Done
+Frame: TypeAlias = (
+    Hello
+    | HeadsFrame
+    | Certificates
+    | BatchFrame
+    | Ack
+    | Credit
+    | Refusal
+    | ForkProof
+    | Want
+    | Statements
+    | Receipt
+    | Done
+)
 
 
-def _scopes_to_wire(heads: Iterable[Head]) -> list[sync_pb2.ScopeHeads]:
+def scopes_to_wire(heads: Iterable[Head]) -> list[sync_pb2.ScopeHeads]:
+    """Heads as they travel, scope by scope."""
     by_scope: dict[str, list[Head]] = {}
     for head in sorted(heads):
         by_scope.setdefault(head.stream.scope, []).append(head)
@@ -130,15 +171,15 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
     match frame:
         case Hello():
             return sync_pb2.Frame(hello=_hello_to_wire(frame))
-        case HeadsFrame(heads):
-            return sync_pb2.Frame(heads=sync_pb2.Heads(scopes=_scopes_to_wire(heads)))
+        case HeadsFrame(heads, statements, unconfirmed):
+            return sync_pb2.Frame(heads=sync_pb2.Heads(scopes=_heads_to_wire(heads, statements, unconfirmed)))
         case Certificates(paths):
             wire = [sync_pb2.CertificatePath(certificates=path) for path in paths]
             return sync_pb2.Frame(certificates=sync_pb2.Certificates(paths=wire))
         case BatchFrame(data):
             return sync_pb2.Frame(batch=data)
         case Ack(heads):
-            return sync_pb2.Frame(ack=sync_pb2.Ack(scopes=_scopes_to_wire(heads)))
+            return sync_pb2.Frame(ack=sync_pb2.Ack(scopes=scopes_to_wire(heads)))
         case Credit(total):
             return sync_pb2.Frame(credit=sync_pb2.Credit(bytes=total))
         case Refusal(head, reason):
@@ -153,9 +194,25 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
             )
             return sync_pb2.Frame(fork=proof)
         case Want(heads):
-            return sync_pb2.Frame(want=sync_pb2.Want(scopes=_scopes_to_wire(heads)))
+            return sync_pb2.Frame(want=sync_pb2.Want(scopes=scopes_to_wire(heads)))
+        case Statements(statements):
+            told = [sync_pb2.Statement(tag=each.tag, body=each.body, signature=each.signature) for each in statements]
+            return sync_pb2.Frame(statements=sync_pb2.Statements(statements=told))
+        case Receipt(body, signature):
+            return sync_pb2.Frame(receipt=sync_pb2.Receipt(body=body, signature=signature))
         case Done():
             return sync_pb2.Frame(done=sync_pb2.Done())
+
+
+def _heads_to_wire(
+    heads: Iterable[Head], statements: Iterable[tuple[Scope, bytes]], unconfirmed: Iterable[Scope]
+) -> list[sync_pb2.ScopeHeads]:
+    scopes = {each.scope: each for each in scopes_to_wire(heads)}
+    for scope, digest in statements:
+        scopes.setdefault(scope, sync_pb2.ScopeHeads(scope=scope)).statements = digest
+    for scope in sorted(unconfirmed):
+        scopes.setdefault(scope, sync_pb2.ScopeHeads(scope=scope)).unconfirmed = True
+    return list(scopes.values())
 
 
 def _hello_to_wire(hello: Hello) -> sync_pb2.Hello:
@@ -178,15 +235,20 @@ def decode(data: bytes) -> Frame | None:
     """The frame, or None for one of a newer minor version, to be passed over. Raises Malformed or LimitExceeded."""
     if len(data) > limits.FRAME_BYTES_MAX:
         raise LimitExceeded("a frame is too large")
-    spans = guard(data, {**dict.fromkeys(range(1, 11), 1), 12: 1})
+    spans = guard(data, dict.fromkeys(range(1, 14), 1))
     if sum(len(found) for found in spans.values()) > 1:
         raise Malformed("a frame says two things")
     for number in (2, 5, 12):  # heads, ack and want: lists of lists
         for start, end in spans[number]:
-            _guard_scopes(data[start:end])
+            guard_scopes(data[start:end])
     for start, end in spans[3]:
         for a, b in guard(data[start:end], {1: limits.CERTIFICATES_MAX})[1]:
             guard(data[start + a : start + b], {1: 32})
+    for start, end in spans[9]:
+        guard(data[start:end], {1: 1, 2: 1})
+    for start, end in spans[13]:
+        for a, b in guard(data[start:end], {1: limits.STATEMENTS_MAX})[1]:
+            _guard_statement(data[start + a : start + b])
     try:
         wire = sync_pb2.Frame.FromString(data)
     except DecodeError as error:
@@ -197,10 +259,17 @@ def decode(data: bytes) -> Frame | None:
         raise Malformed("a frame names no unit or scope") from error
 
 
-def _guard_scopes(data: bytes) -> None:
+def _guard_statement(data: bytes) -> None:
+    guard(data, {1: 1, 2: 1, 3: 1})
+    if len(data) > limits.STATEMENT_BYTES_MAX:
+        raise LimitExceeded("a statement is too large")
+
+
+def guard_scopes(data: bytes, number: int = 1) -> None:
+    """Check lists of heads, each a scope's, in the field ``number`` of a message, before it is parsed."""
     heads = 0
-    for start, end in guard(data, {1: limits.SCOPES_MAX})[1]:
-        heads += len(guard(data[start:end], {1: 1, 2: limits.HEADS_MAX})[2])
+    for start, end in guard(data, {number: limits.SCOPES_MAX})[number]:
+        heads += len(guard(data[start:end], {1: 1, 2: limits.HEADS_MAX, 3: 1, 4: 1})[2])
         if heads > limits.HEADS_MAX:
             raise LimitExceeded("a frame holds too many heads")
 
@@ -210,13 +279,18 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
         case "hello":
             return _hello_from_wire(wire.hello)
         case "heads":
-            return HeadsFrame(_heads_from_wire(wire.heads.scopes))
+            scopes = wire.heads.scopes
+            return HeadsFrame(
+                heads_from_wire(scopes),
+                tuple((check_scope(each.scope), each.statements[:32]) for each in scopes if each.statements),
+                frozenset(check_scope(each.scope) for each in scopes if each.unconfirmed),
+            )
         case "certificates":
             return Certificates(tuple(tuple(path.certificates) for path in wire.certificates.paths))
         case "batch":
             return BatchFrame(wire.batch)
         case "ack":
-            return Ack(_heads_from_wire(wire.ack.scopes))
+            return Ack(heads_from_wire(wire.ack.scopes))
         case "credit":
             return Credit(wire.credit.bytes)
         case "refusal":
@@ -228,13 +302,19 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
             return ForkProof((fork.first_header, fork.first_signature), (fork.second_header, fork.second_signature))
         case "want":
             return Want(_heads_in(wire.want.scopes))
+        case "statements":
+            told = wire.statements.statements
+            return Statements(tuple(Statement(each.tag, each.body, each.signature) for each in told))
+        case "receipt":
+            return Receipt(wire.receipt.body, wire.receipt.signature)
         case "done":
             return Done()
         case _:
             return None
 
 
-def _heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
+def heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
+    """Raises Malformed or BadName."""
     heads = _heads_in(scopes)
     if len({head.stream for head in heads}) != len(heads):
         raise Malformed("a frame names two heads of one stream")

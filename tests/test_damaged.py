@@ -169,6 +169,7 @@ def left_streams_of(connection: Connection, _context: Context) -> list[dict[str,
 def test_what_waits_for_whom_is_told(world: World) -> None:
     node = world.node(HUE)
     no, *_ = stored(node)
+    node.sql("DELETE FROM _peer_head")
     with node.write() as connection:
         damaged.note_stored(connection, node.context, no)
     assert [each.peers for each in node.look(waits_for)] == [()], "nobody has said that it holds it"
@@ -204,7 +205,7 @@ def test_what_was_asked_for_is_there_when_shipping_begins() -> None:
     other.on_frame(hello(CHILD, []))
     assert other.on_frame(Want((mine,))) == []
     assert any(isinstance(each, Ship) for each in other.on_frame(HeadsFrame((mine,))))
-    assert other.asked == (mine,)
+    assert other.wanting.asked == (mine,)
     other.on_sent(mine, 10, again=True)
     assert other.more({mine.stream: mine}) == (), "its heads have counted it all along"
 

@@ -57,6 +57,7 @@ def told(proof: Mapping[str, Any]) -> list[str]:
         lines.append(say("verify.bad", bad=len(proof["bad"]), batches=proof["batches"]))
         lines += ["  {origin}@{epoch} {scope} {seq}: {reason}".format(**each) for each in proof["bad"]]
     lines += map(_wanted, proof["wanted"])
+    lines += [say("verify.alarm", **each) for each in proof["alarms"]]
     lines += [say("verify.unproven", **each) for each in proof["unproven"]]
     lines += map(_rows, proof["rows"])
     if proof["rows"]:

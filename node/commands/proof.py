@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -15,9 +16,11 @@ from node.commands import Progress
 from node.commands.exchange import sync
 from node.commands.rows import KeptFile, RowCheck
 from node.local import Node
+from node.storage.alarms import agrees_with, alarms
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.damaged import forget, note, waits_for
+from node.storage.digests import forget as forget_digest
 from node.storage.engine import execute
 from node.storage.health import OF_AN_INDEX, capture_faults, file_faults, put_right, rebuild_indexes
 from node.storage.inbox import decoded
@@ -63,13 +66,16 @@ async def _examine(node: Node, progress: Progress, keep: KeptFile | None) -> dic
     await check.run()
     scopes = []
     for scope in await node.database.read(scopes_held, node.context):
+        await node.database.write(forget_digest, scope)  # of what is there, not of what was
         digest = await node.digest(scope)
         if digest is None:
             continue
-        scopes.append({"scope": scope, "rows": digest.rows, "digest": digest.digest.hex(), "matches_parent": None})
+        same = await node.database.read(_matches_parent, node.context, scope)
+        scopes.append({"scope": scope, "rows": digest.rows, "digest": digest.digest.hex(), "matches_parent": same})
     waiting = await node.database.read(waits_for, node.context)
+    differing = [asdict(each) for each in await node.database.read(alarms, node.context)]
     return {
-        "ok": not (proof.bad or faults or capture or check.found or check.unproven),
+        "ok": not (proof.bad or faults or capture or check.found or check.unproven or differing),
         "batches": proof.batches,
         "withheld": proof.withheld,
         "bad": proof.bad,
@@ -79,8 +85,14 @@ async def _examine(node: Node, progress: Progress, keep: KeptFile | None) -> dic
         "capture": [{"table": each.table, "what": each.what} for each in capture],
         "database": faults,
         "wanted": [{**_told(each.head), "from": list(each.peers)} for each in waiting],
+        "alarms": differing,
         "scopes": scopes,
     }
+
+
+def _matches_parent(connection: Connection, context: Context, scope: str) -> bool | None:
+    parent = parent_of(context.unit)
+    return None if parent is None else agrees_with(connection, context, parent, scope)
 
 
 def _told(head: Head) -> dict[str, Any]:

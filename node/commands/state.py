@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +11,14 @@ from sqlalchemy import Connection
 
 from node import __version__
 from node.commands import Progress
+from node.commands.below import as_told, units_below
 from node.config import Config
 from node.local import Node, now_ms
 from node.storage import peers, report, review
+from node.storage.alarms import alarms
+from node.storage.confirmed import confirmed
 from node.storage.context import Context
+from node.storage.damaged import noted
 from node.storage.engine import SQLITE_VERSION, execute
 from node.storage.held import held_count
 from node.storage.meta import get_meta
@@ -41,6 +46,7 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
         digest = await node.digest(scope)
         if digest is not None:
             answer["scopes"].append(await node.database.read(report.scope_report, digest))
+    answer["alarms"] = [asdict(each) for each in await node.database.read(alarms, node.context)]
     return answer
 
 
@@ -50,6 +56,8 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
     left = report.left_streams(connection)
     parent = _parent(connection, config, next_call)
     names = dict(tuple(row) for row in execute(connection, "SELECT unit, name FROM _unit"))
+    children = _children(connection, context, config, names)
+    units = units_below(connection, context, names, children)
     return {
         "unit": {
             "id": context.unit,
@@ -61,7 +69,10 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "newer_registries": report.newer_registries(connection, context),
         "sqlite": SQLITE_VERSION,
         "parent": parent,
-        "children": _children(connection, context, config, names),
+        "children": children,
+        "units": units,
+        "confirmed": as_told(registry, confirmed(connection, context).get(context.unit)),
+        "damaged_batches": len(noted(connection)),
         "pending_changes": pending_count(connection),
         "unsent_batches": 0 if parent is None else peers.behind(connection, parent["unit"], context.unit),
         "waiting_batches": waiting,

@@ -38,5 +38,7 @@ ENGLISH = {
     "verify.repaired.parent": "The parent could not be asked: {error}",
     "verify.alarm": "{scope}: {peer} holds the same batches and other registers. One of the two is damaged: run 'dongbo"
     " verify' on both.",
+    "status.alarm": "alarm",
+    "look.damaged": "{count} stored batches are damaged here and asked for again; 'dongbo verify' says which",
     "damaged.cause": "a batch that is stored here damaged, and asked for again",
 }

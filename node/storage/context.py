@@ -52,6 +52,10 @@ class Context:
     """How long the journal keeps what has ended."""
     overwritten_hours: float = 24
     """For how long after a value has come a local edit that replaces it is noted."""
+    heartbeat_hours: float = 24
+    """This node signs how far its streams go at least this often."""
+    withheld_hours: float = 24
+    """What others have signed for, and signs of life, are missed after so long."""
 
     @property
     def level(self) -> int:

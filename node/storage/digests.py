@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from conflict.numbers import statement
 from conflict.register import rivals
@@ -27,10 +28,13 @@ from node.storage.registries import current_registry
 from node.storage.streams import applied_heads, streams
 from sync_engine.digest import ColumnDigest, bucket_of, scope_digest, with_buckets
 from sync_engine.entries import ids_of
-from sync_engine.errors import RemoteFault
+from sync_engine.errors import BadInput, RemoteFault
 from sync_engine.merge import ALIVE, RowState
 from sync_engine.names import unit_of
-from sync_engine.registry import Register, Table
+from sync_engine.registry import Register, Registry, Table
+
+UNREADABLE = (DBAPIError, BadInput, KeyError, ValueError, TypeError, msgspec.MsgspecError)
+"""What reading rows ends with that somebody has written to past this program."""
 
 KEYS_AT_ONCE = 1_000
 IDS_AT_ONCE = 10_000
@@ -68,6 +72,10 @@ class ScopeDigest:
     """Of a large scope: its bucket hashes, for the next time."""
 
 
+class RowsUnreadable(Exception):
+    """A row or its registers are no longer what this program wrote: ``verify`` says which."""
+
+
 class PendingFirst(Exception):
     """An edit is pending in the scope: the table no longer shows what its register held, so seal before digesting."""
 
@@ -76,9 +84,7 @@ def digest_scope(connection: Connection, context: Context, scope: str) -> ScopeD
     """The scope's digests, computed anew only if something has been applied since they were. Raises PendingFirst."""
     registry = current_registry(connection, context)
     tables = [table for table in registry.all_tables.values() if table.belongs_in(scope)]
-    state = sha256(registry.sha256)
-    for head in sorted(applied_heads(connection, scope)):
-        state.update(head.hash)
+    state = state_of(connection, registry, scope)
     rows = sum(
         execute(connection, f'SELECT count(*) FROM "{table.name}" WHERE unit = ?', (unit_of(scope),)).scalar_one()
         for table in tables
@@ -86,7 +92,7 @@ def digest_scope(connection: Connection, context: Context, scope: str) -> ScopeD
     )
     known = execute(connection, "SELECT state, columns FROM _digest WHERE scope = ?", (scope,)).one_or_none()
     kept = None
-    if known is not None and known[0] == state.digest():
+    if known is not None and known[0] == state:
         columns = msgspec.msgpack.decode(known[1], type=dict[str, bytes])
     else:
         hashes = _bucket_hashes(connection, context, tables, scope, registry.sha256)
@@ -99,7 +105,23 @@ def digest_scope(connection: Connection, context: Context, scope: str) -> ScopeD
         for table in tables
         for name in (ALIVE, *(each.name for each in table.registers if table.may_read(each, 0, unit_level)))
     ]
-    return ScopeDigest(scope, rows, scope_digest(columns, by_all), columns, state.digest(), kept)
+    return ScopeDigest(scope, rows, scope_digest(columns, by_all), columns, state, kept)
+
+
+def state_of(connection: Connection, registry: Registry, scope: str) -> bytes:
+    """What a scope's digests are computed from."""
+    state = sha256(registry.sha256)
+    for head in sorted(applied_heads(connection, scope)):
+        state.update(head.hash)
+    return state.digest()
+
+
+def changed_scopes(connection: Connection, context: Context) -> list[str]:
+    """Scopes of which something has been merged since their digests were computed."""
+    registry = current_registry(connection, context)
+    known = {scope: state for scope, state in execute(connection, "SELECT scope, state FROM _digest").all()}
+    found = {row.stream.scope for row in streams(connection) if row.applied is not None}
+    return sorted(scope for scope in found if known.get(scope) != state_of(connection, registry, scope))
 
 
 def _check_sealed(connection: Connection, table: Table, scope: str) -> None:
@@ -205,7 +227,12 @@ def digest_table(
     found = {name: ColumnDigest() for name in (ALIVE, *(each.name for each in registers))}
     number: Any = execute(connection, "SELECT no FROM _scope WHERE name = ?", (scope,)).scalar()
     for ids in _pages(connection, number, table, only) if number is not None else ():
-        loaded, _ = load_keys(connection, context, table, number, unit, ids)
+        try:
+            loaded, _ = load_keys(connection, context, table, number, unit, ids)
+        except UNREADABLE as fault:
+            if isinstance(fault, DBAPIError) and "UTF-8" not in str(fault.orig):
+                raise
+            raise RowsUnreadable from fault
         for key in sorted(loaded):
             bucket = bucket_of(key)
             for identity, state in sorted(loaded[key].states.items()):

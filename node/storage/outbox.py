@@ -20,13 +20,15 @@ from node.storage.context import Context
 from node.storage.damaged import wanted
 from node.storage.engine import execute
 from node.storage.meta import check_not_fenced
+from node.storage.receipts import unconfirmed
 from node.storage.registries import current_registry, registry_for
 from node.storage.sealing import has_pending
+from node.storage.statements import digests_on_link
 from node.storage.streams import find_stream, held_heads
 from sync_engine.batch import SealedBatch, withhold
 from sync_engine.exchange import digest_of
 from sync_engine.frames import ForkProof, Hello
-from sync_engine.names import is_shared, unit_of
+from sync_engine.names import is_shared, parent_of, unit_of
 from sync_engine.verify import PERSONAL
 
 
@@ -38,6 +40,7 @@ def hello_of(
     check_not_fenced(connection)
     held = held_on_link(connection, child)
     registry = current_registry(connection, context)
+    lacks_receipt = unconfirmed(connection, child, other_end(context, child), held.values())
     hello = Hello(
         unit=context.unit,
         epoch=context.epoch,
@@ -49,12 +52,19 @@ def hello_of(
         digest=digest_of(
             held.values(),
             pending=has_pending(connection),
+            unconfirmed=context.unit if lacks_receipt else "",
             forked=(each.stream for each in forks(connection, child)),
+            statements=digests_on_link(connection, child),
             wanted=wanted(connection, child),
         ),
         software=f"dongbo {__version__}",
     )
     return hello, held
+
+
+def other_end(context: Context, child: UnitPath) -> UnitPath:
+    """Who is at the other end of the link of ``child``."""
+    return parent_of(child) or child if child == context.unit else child
 
 
 def held_on_link(connection: Connection, child: UnitPath) -> dict[StreamId, Head]:

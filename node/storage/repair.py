@@ -11,18 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from node.storage.apply import applying
 from node.storage.context import Context
+from node.storage.digests import UNREADABLE as READING_FAILS
 from node.storage.digests import forget, readable, told
 from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
 from node.storage.inbox import seal_remainder
 from node.storage.registers import LoadedKey, load_keys
 from node.storage.replay import Replay, copied
-from sync_engine.errors import BadInput
 from sync_engine.names import unit_of
 from sync_engine.registry import Table
 
@@ -142,7 +141,7 @@ def _load(connection: Connection, context: Context, place: Place, ids: Sequence[
         return {}
     try:
         return load_keys(connection, context, place.table, place.number, place.unit, ids)[0]
-    except (DBAPIError, BadInput, KeyError, ValueError, TypeError, msgspec.MsgspecError):
+    except READING_FAILS:
         if len(ids) == 1:
             return {}
         half = len(ids) // 2  # which it is, only reading tells

@@ -181,6 +181,7 @@ peer = _keyed(
     Column("fenced", Text),
 )
 
+# What a peer's receipts name, by stream.
 peer_head = _keyed(
     "_peer_head",
     Column("unit", Text, primary_key=True),
@@ -247,6 +248,61 @@ damaged = _keyed(
     Column("seq", BigInteger, nullable=False),
     Column("noted_ms", BigInteger, nullable=False),
 )
+
+# What nodes signed for all whom it concerns, as signed: heartbeats, handovers, revocations.
+statement = Table(
+    "_statement",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("id", LargeBinary, nullable=False, unique=True),  # SHA-256 of tag and body
+    Column("tag", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # it travels like the batches of that scope
+    Column("signer", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),  # the signer's clock: of two heartbeats the greater counts
+    Column("came_ms", BigInteger, nullable=False),  # by the clock here
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Index("_statement_about", "unit", "tag", "epoch", "scope"),
+    Index("_statement_scope", "scope"),
+    Index("_statement_signer", "signer"),
+    sqlite_autoincrement=True,
+)
+
+# What neighbours have signed that they hold; per scope the newest counts, and one that no scope needs goes.
+receipt = Table(
+    "_receipt",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("signer", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("came_ms", BigInteger, nullable=False),  # by the clock here
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Index("_receipt_signer", "signer"),
+    sqlite_autoincrement=True,
+)
+
+receipt_scope = _keyed(
+    "_receipt_scope",
+    Column("signer", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("receipt", Integer, nullable=False),
+)
+
+# What heartbeats name and what had not come with them: how long it has been lacking.
+named = _keyed(
+    "_named",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("since_ms", BigInteger, nullable=False),  # by the clock here
+)
+
+# Since when a unit is known to have a node: it should be heard of.
+heard = _keyed("_heard", Column("unit", Text, primary_key=True), Column("first_ms", BigInteger, nullable=False))
 
 
 def create_own_tables(connection: Connection) -> None:
