@@ -133,6 +133,12 @@ def fault_of(error: DBAPIError, path: Path) -> LocalFault:
     text = str(error.orig)
     if "disk is full" in text or ("disk I/O" in text and shutil.disk_usage(path.parent).free < SPACE_BYTES_MIN):
         return DiskFull("there is no space left for the database")
+    if "malformed" in text or "not a database" in text:
+        return StoreFault(
+            "the database file is damaged: some of its pages cannot be read",
+            hint="stop the service and keep a copy of the file; then bring back the newest backup, or let"
+            " 'dongbo recover --from-parent' build it anew",
+        )
     if "locked" in text:
         return StoreFault(
             "another program has kept the database locked for a minute",

@@ -30,7 +30,7 @@ from node.restoring import RESTORED
 from node.storage.apply import Applied
 from node.storage.certificates import followers_of, keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
-from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
+from node.storage.digests import PendingFirst, RowsUnreadable, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.journal import prune
 from node.storage.lives import begin_life, is_begun, settle_down
@@ -85,6 +85,8 @@ class Node:
     next_call: NextCall | None = None
     renewal_asked: datetime | None = None
     renewal_waits: str = ""
+    told_digests: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """By neighbour and scope: what the digest was computed from that was told last."""
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
     caps: Caps = field(default_factory=Caps)
     _changing_life: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -146,13 +148,16 @@ class Node:
         return sealed is not None
 
     async def digest(self, scope: str) -> ScopeDigest | None:
-        """A scope's digests, kept for the next time; None when its edits cannot be sealed."""
+        """A scope's digests, kept for the next time; None when its edits cannot be sealed, or its rows not be read."""
         for _ in range(DIGEST_TRIES):
             try:
                 digest = await self.database.read(digest_scope, self.context, scope)
             except PendingFirst:
                 await self.seal()
                 continue
+            except RowsUnreadable:
+                log.error("rows cannot be read", scope=scope, hint="'dongbo verify' says which")
+                return None
             await self.database.write(remember, self.context, digest)
             return digest
         return None

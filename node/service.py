@@ -18,6 +18,7 @@ from node import __version__, auditing, platform
 from node import config as configs
 from node.child_links import ChildLinks
 from node.control import Control
+from node.digesting import Digester
 from node.local import Node
 from node.scheduler import Scheduler
 from node.storage.engine import SQLITE_VERSION
@@ -42,6 +43,9 @@ async def running(home: Path) -> AsyncIterator[Node]:
             scheduler = Scheduler(node)
             await scheduler.start()
             stack.push_async_callback(scheduler.stop)
+            digester = Digester(node)
+            digester.start()
+            stack.push_async_callback(digester.stop)
             if node.config.listen:
                 links = ChildLinks(node, on_news=scheduler.on_news)
                 await links.start()

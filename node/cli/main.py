@@ -22,6 +22,7 @@ from node.cli.calling import HOME, JSON, account, clear_progress, execute, no_pr
 from node.cli.demo import demo
 from node.cli.duplicates import duplicates
 from node.cli.journal import conflicts
+from node.cli.proof import verify
 from node.cli.quarantine import quarantine
 from node.cli.registry import registry
 from node.cli.trust import CA_KEY, approve, recover, revoke, rotate
@@ -253,25 +254,7 @@ def status(home: Path, as_json: bool, tree: bool, watch: bool) -> None:
     show_status(lambda: execute(home, "status", {"brief": True}, no_progress), tree=tree, watch=watch)
 
 
-@main.command()
-@HOME
-@JSON
-def verify(home: Path, as_json: bool) -> None:
-    """Prove every stored batch against its origin's certificate."""
-    proof = execute(home, "verify", {}, teller("verify.progress", silent=as_json))
-    clear_progress()
-    if as_json:
-        show_json(proof)
-    elif proof["ok"]:
-        click.echo(say("verify.ok", batches=number(proof["batches"])))
-        if proof["withheld"]:
-            click.echo(say("verify.withheld", chunks=number(proof["withheld"])))
-    else:
-        click.echo(say("verify.bad", bad=len(proof["bad"]), batches=proof["batches"]))
-        for each in proof["bad"]:
-            click.echo("  {origin}@{epoch} {scope} {seq}: {reason}".format(**each))
-    if not proof["ok"]:
-        raise SystemExit(1)
+main.add_command(verify)
 
 
 @main.command()

@@ -98,6 +98,10 @@ def _status(status: Mapping[str, Any], *, tree: bool) -> RenderableType:
         body.add_row("  " + say("status.at_rest"), say("status.encrypted"))
     if status["last_backup_at"] is not None:
         body.add_row("  " + say("status.backup"), moment(status["last_backup_at"]))
+    for alarm in status["alarms"]:
+        body.add_row(
+            Text("  " + say("status.alarm"), style="bold red"), Text(say("verify.alarm", **alarm), style="red")
+        )
     for line in attention(status):
         body.add_row(Text("  " + say("status.look"), style="bold yellow"), Text(line, style="yellow"))
     lines: list[RenderableType] = [title, body]
@@ -206,6 +210,8 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     if status["waiting_batches"]:
         causes = ", ".join(dict.fromkeys(cause for each in status["waiting_for"] for cause in each["for"]))
         lines.append(say("look.waiting", count=status["waiting_batches"], causes=causes))
+    if status["damaged_batches"]:
+        lines.append(say("look.damaged", count=status["damaged_batches"]))
     lines += [say("look.left", **each) for each in status["left_streams"]]
     if status["key"]["new_key_waits"]:
         lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,9 +18,11 @@ from node.config import Config
 from node.keys import pending
 from node.local import Node, now_ms
 from node.storage import peers, report, review, revocations
+from node.storage.alarms import alarms
 from node.storage.certifications import waiting_requests
 from node.storage.confirmed import confirmed
 from node.storage.context import Context
+from node.storage.damaged import noted
 from node.storage.engine import SQLITE_VERSION, execute
 from node.storage.held import held_count
 from node.storage.meta import get_meta
@@ -56,6 +59,7 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
         digest = await node.digest(scope)
         if digest is not None:
             answer["scopes"].append(await node.database.read(report.scope_report, digest))
+    answer["alarms"] = [asdict(each) for each in await node.database.read(alarms, node.context)]
     return answer
 
 
@@ -82,6 +86,7 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "children": children,
         "units": units,
         "confirmed": as_told(registry, confirmed(connection, context).get(context.unit)),
+        "damaged_batches": len(noted(connection)),
         "pending_changes": pending_count(connection),
         "unsent_batches": 0 if parent is None else peers.behind(connection, parent["unit"], context.unit),
         "waiting_batches": waiting,

@@ -29,6 +29,7 @@ from node.storage.batches import (
 )
 from node.storage.certificates import path_of
 from node.storage.context import Context
+from node.storage.damaged import is_noted, note, put_back, waiting_at
 from node.storage.engine import execute
 from node.storage.former import former_entries
 from node.storage.lives import (
@@ -162,7 +163,9 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
     batch = verified.batch
     head = batch.head
     row = stream_row(connection, head.stream)
-    if is_stored(connection, head.hash) or is_said_again(connection, head.hash):
+    if put_back(connection, context, batch) or is_stored(connection, head.hash):
+        return Outcome(Taken.KNOWN, row.held, Applied())
+    if is_said_again(connection, head.hash):
         return Outcome(Taken.KNOWN, row.held, Applied())
     if head.stream.origin == context.unit and head.stream.epoch == context.epoch:
         return Outcome(Taken.OWN, row.held, Applied())
@@ -313,9 +316,9 @@ def next_ready(connection: Connection, context: Context) -> StreamId | None:
             seq = 1 if row.applied is None else row.applied.seq + 1
             if registry_at(connection, row.no, seq) > in_force:
                 continue  # known without reading it: thousands of batches may wait for one version
-            found = batch_at(connection, row.no, seq)
-            if found is not None and is_ready(connection, context, row, found[2]):
-                return row.stream
+            found = None if is_noted(connection, row.no, seq) else waiting_at(connection, row.no, seq)
+            if found is not None and (found[2] is None or is_ready(connection, context, row, found[2])):
+                return row.stream  # a damaged one, so that it is noted
     return None
 
 
@@ -326,8 +329,10 @@ def apply_waiting(connection: Connection, context: Context, stream: StreamId) ->
         catch_up(connection, context)
         return Applied()
     row = stream_row(connection, stream)
-    found = batch_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
-    if found is None or not is_ready(connection, context, row, found[2]):
+    found = waiting_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
+    if found is not None and found[2] is None:
+        note(connection, context, found[1])
+    if found is None or found[2] is None or not is_ready(connection, context, row, found[2]):
         return Applied()
     return apply_stored(connection, context, row, found[0], found[2], None)
 
