@@ -72,9 +72,9 @@ class _Pacer:
 class Database:
     """One node's database, open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: bytes | None = None) -> None:
         self.path = path
-        self._engine: AsyncEngine = open_async_engine(path)
+        self._engine: AsyncEngine = open_async_engine(path, key)
         self._writer = asyncio.Lock()
         self._pacer = _Pacer()
 
@@ -133,9 +133,20 @@ def fault_of(error: DBAPIError, path: Path) -> LocalFault:
     text = str(error.orig)
     if "disk is full" in text or ("disk I/O" in text and shutil.disk_usage(path.parent).free < SPACE_BYTES_MIN):
         return DiskFull("there is no space left for the database")
+    if "malformed" in text or "not a database" in text:
+        return StoreFault(
+            "the database file is damaged: some of its pages cannot be read",
+            hint="stop the service and keep a copy of the file; then bring back the newest backup, or let"
+            " 'dongbo recover --from-parent' build it anew",
+        )
     if "locked" in text:
         return StoreFault(
             "another program has kept the database locked for a minute",
             hint="find the program that has not ended its transaction, and end it",
+        )
+    if "not a database" in text:
+        return StoreFault(
+            "the database cannot be opened: it was encrypted with another secret, or its file is damaged",
+            hint="if another program or copy put it there, put the right one back; else restore the node from a backup",
         )
     return StoreFault(f"the database refused: {text.splitlines()[0][:200]}")

@@ -20,6 +20,7 @@ from node.invitation import Invitation
 from node.keys import CaKeyAway, KeyStore
 from node.local import Node
 from node.renewal import certify, check_may_follow, name_child
+from node.storage.audit import note
 from node.storage.certificates import keep_path, note_replaced
 from node.storage.certifications import Asked, forget_asked, note_asked
 from node.storage.context import Context
@@ -27,6 +28,7 @@ from node.storage.engine import execute
 from node.storage.registries import adopt_units, current_registry
 from node.storage.sealing import seal_all
 from node.storage.setup import name_of, name_unit
+from sync_engine.audit import Act
 from sync_engine.batch import epoch_from_wire
 from sync_engine.certificates import Certified
 from sync_engine.errors import BadCertificate, BadName, LocalFault, Malformed, NotCertifiedYet, RemoteFault
@@ -124,6 +126,7 @@ def _invite(
     name_unit(connection, unit, name)
     seal_all(connection, context)
     adopt_units(connection, context)
+    note(connection, context, Act.INVITE, {"unit": unit})
     return made
 
 
@@ -193,6 +196,7 @@ def certify_invited(
     execute(
         connection, "UPDATE _invitation SET request = ?, response = ? WHERE certificate = ?", (digest, made, invitation)
     )
+    note(connection, context, Act.APPROVE if recovers else Act.ENROL, {"unit": unit, "epoch": epoch})
     return made
 
 

@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from sync_engine.errors import LinkFault
 
 AHEAD = 2
+
+
+class Link(Protocol):
+    """Frames of one session, in order; None when the other side has ended."""
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def receive(self) -> bytes | None: ...
 
 
 class StreamLink:

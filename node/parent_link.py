@@ -27,7 +27,7 @@ from node.local import Node
 from node.session import Session, Summary, faults_noted
 from node.throttle import throttled
 from node.transport import ENROL, EXCHANGE, RENEW, channel_to, error_of
-from sync_engine.errors import LinkFault, LocalFault, Malformed, NotCertifiedYet, ReplicationError
+from sync_engine.errors import LinkFault, LocalFault, Malformed, NotCertifiedYet, ReplicationError, TooOften
 from sync_engine.names import parent_of
 
 log = structlog.get_logger()
@@ -142,7 +142,7 @@ async def _renew(node: Node, parent: UnitPath, near: str) -> None:
             node.renewal_waits = "the parent's software is too old to certify a new key"
         else:
             fault = error_of(error, address)
-            if not isinstance(fault, NotCertifiedYet):
+            if not isinstance(fault, NotCertifiedYet | TooOften):
                 raise fault from error
             log.warning("not certified yet", reason=str(fault), hint=fault.hint)
             node.renewal_waits = f"{fault}; {fault.hint}"

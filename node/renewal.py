@@ -22,6 +22,7 @@ from node import __version__, authority, invitation
 from node import keys as key_files
 from node.keys import CaKeyAway, KeyStore
 from node.local import Node
+from node.storage.audit import note
 from node.storage.certificates import (
     accepted_epochs,
     certified_children,
@@ -41,6 +42,7 @@ from node.storage.registries import current_registry
 from node.storage.revocations import check_not_revoked
 from node.storage.setup import name_of
 from node.storage.statements import KEPT, keep
+from sync_engine.audit import Act
 from sync_engine.batch import epoch_from_wire, epoch_to_wire
 from sync_engine.certificates import Certified, verify_node_path
 from sync_engine.errors import BadCertificate, Cloned, LocalFault, Malformed, NotCertifiedYet
@@ -238,6 +240,7 @@ def certify(
     name = name_of(connection, unit) or unit
     made = sync_pb2.EnrolResponse(unit=unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()
     note_asked(connection, context, asked, made)
+    note(connection, context, Act.RENEW, {"unit": unit, "epoch": epoch})
     return made
 
 

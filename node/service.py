@@ -14,10 +14,11 @@ from pathlib import Path
 
 import structlog
 
-from node import __version__, platform
+from node import __version__, auditing, platform
 from node import config as configs
 from node.child_links import ChildLinks
 from node.control import Control
+from node.digesting import Digester
 from node.local import Node
 from node.scheduler import Scheduler
 from node.storage.engine import SQLITE_VERSION
@@ -34,12 +35,17 @@ async def running(home: Path) -> AsyncIterator[Node]:
         node = await Node.open(home)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(node.close)
+            await auditing.started(node)
+            stack.push_async_callback(auditing.stopped, node)
             control = Control(node)
             await control.start()
             stack.push_async_callback(control.stop)
             scheduler = Scheduler(node)
             await scheduler.start()
             stack.push_async_callback(scheduler.stop)
+            digester = Digester(node)
+            digester.start()
+            stack.push_async_callback(digester.stop)
             if node.config.listen:
                 links = ChildLinks(node, on_news=scheduler.on_news)
                 await links.start()

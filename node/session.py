@@ -10,19 +10,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from conflict.values import Head, Scope, StreamId, UnitPath
+from node.auditing import batch_refused
 from node.heartbeat import beat
 from node.line import Line, Turn
+from node.link import Link
 from node.local import Node
 from node.storage import peers
-from node.storage.batches import lacking, stored_batch, undamaged
-from node.storage.inbox import Taken, Verified, refuse, take_proof
+from node.storage.batches import lacking, stored_batch
+from node.storage.damaged import asked_for, note_if_damaged, note_stored, sound
+from node.storage.inbox import Taken, Verified, take_proof
 from node.storage.outbox import (
     batch_beside,
     branch_from,
@@ -41,6 +44,7 @@ from sync_engine.errors import (
     BadCertificate,
     BadSignature,
     LinkFault,
+    LocalFault,
     NotYet,
     RemoteFault,
     ReplicationError,
@@ -70,14 +74,6 @@ IDLE_S = 400.0
 """A peer that says nothing for so long is gone: the session ends and resumes later by batch. The largest frame over a
 line of 128 kbit/s takes nearly six minutes, in which its receiver hears nothing and its sender no answer; that a line
 is dead is seen earlier, by pings."""
-
-
-class Link(Protocol):
-    """Frames of one session, in order; None when the other side has ended."""
-
-    async def send(self, data: bytes) -> None: ...
-
-    async def receive(self) -> bytes | None: ...
 
 
 @dataclass(slots=True)
@@ -128,7 +124,7 @@ class Session:
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
         self._tasks: list[asyncio.Task[None]] = []
         self._teller: Teller
-        self._forked: list[Head] = []
+        self._forked, self._doubted = list[Head](), list[Head]()
         self._shown: set[StreamId] = set()
         self._some_wait = False
         self._told: set[StreamId] = set()
@@ -158,6 +154,9 @@ class Session:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._tasks.clear()  # what they ended with refers to this session, and so to its connection
             self._turn.put_all_away()
+            with suppress(LocalFault):  # what ended the session says more
+                for head in self._doubted:  # what the peer dropped may be damaged here
+                    await self.node.database.write(note_if_damaged, self.node.context, head)
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
         if self._some_wait:  # what a revocation held back may have been vouched for by what came after it
@@ -238,6 +237,7 @@ class Session:
             case PeerRefused(head, why):
                 log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
                 self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
+                self._doubted.append(head)
             case PeerMet(hello):
                 await self.node.database.read(check_not_revoked, self.peer, hello.epoch)
                 skew_ms = hello.time_ms - self.node.context.now_ms()
@@ -267,7 +267,7 @@ class Session:
             return await self.node.verify(data, self.peer)
         except RuleBroken as fault:
             log.warning("batch refused", peer=self.peer, stream=str(fault.head.stream), reason=str(fault))
-            await self.node.database.write(refuse, fault)
+            await batch_refused(self.node, self.peer, fault)
             self.summary.refused.append(f"{fault.head.stream}: {fault}")
             await self._perform(self._exchange.on_refused(fault.head, str(fault), len(data)))
         except NotYet as fault:
@@ -334,6 +334,8 @@ class Session:
         """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
         await self._ship_proofs()
         await self._teller.send_statements()
+        for no in await self.node.database.read(asked_for, self.child, self._exchange.wanting.asked):
+            await self._ship_batch(no, again=True)
         while True:
             await self._ship_scopes(scopes)
             all_sealed = self._sealing.done()
@@ -395,7 +397,7 @@ class Session:
         common, nos = await self.node.database.read(branch_from, chain)
         for no in () if self._exchange.branches.is_linear(chain.stream, common) else nos:
             _stream, digest, raw = await self.node.database.read(stored_batch, no)
-            batch = undamaged(raw, digest)
+            batch = sound(raw, digest)
             if batch is None:
                 break
             self._exchange.on_forked(batch.head)
@@ -411,13 +413,14 @@ class Session:
             data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
             await self._ship_bytes(batch.head, data)
 
-    async def _ship_batch(self, no: int) -> None:
+    async def _ship_batch(self, no: int, *, again: bool = False) -> None:
         stream, digest, raw = await self.node.database.read(stored_batch, no)
         if self._exchange.is_refused(stream):
             return
-        batch = undamaged(raw, digest)
+        batch = sound(raw, digest)
         if batch is None:
-            log.error("stored batch damaged", stream=str(stream), hint="'dongbo verify' says which")
+            log.error("stored batch damaged", stream=str(stream), hint="it is asked for again; see 'dongbo verify'")
+            await self.node.database.write(note_stored, self.node.context, no)
             self.summary.refused.append(f"{stream}: a batch stored here is damaged, see 'dongbo verify'")
             self._exchange.leave(stream)
             return
@@ -426,13 +429,13 @@ class Session:
             log.info("batch kept till its registry version is here", peer=self.peer, stream=str(stream))
             self._exchange.leave(stream)
             return
-        await self._ship_bytes(batch.head, data)
+        await self._ship_bytes(batch.head, data, again=again)
 
-    async def _ship_bytes(self, head: Head, data: bytes) -> None:
+    async def _ship_bytes(self, head: Head, data: bytes, *, again: bool = False) -> None:
         while not self._exchange.may_send(len(data)):
             self._credit.clear()
             await self._credit.wait()
-        self._exchange.on_sent(head, len(data))
+        self._exchange.on_sent(head, len(data), again=again)
         await self._send(BatchFrame(data))
         self.summary.sent_batches += 1
         self.summary.sent_bytes += len(data)

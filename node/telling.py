@@ -12,12 +12,16 @@ import structlog
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Scope, UnitPath
+from node.auditing import refused
 from node.local import Node
+from node.storage.alarms import untold
 from node.storage.certificates import keep_path
 from node.storage.context import Context
+from node.storage.damaged import wanted
 from node.storage.outbox import hello_of, paths_of
 from node.storage.receipts import draw, keep, unconfirmed
 from node.storage.statements import KEPT_AT_ONCE, digests_on_link, for_link, keep_all
+from sync_engine.audit import Act
 from sync_engine.errors import BadCertificate, RemoteFault
 from sync_engine.exchange import Exchange, StoreCertificates
 from sync_engine.frames import Certificates, Frame, Receipt, Statement, Statements
@@ -36,7 +40,8 @@ def begin(connection: Connection, context: Context, child: UnitPath, peer: UnitP
     hello, held = hello_of(connection, context, child, certificate)
     statements = digests_on_link(connection, child)
     lacking = unconfirmed(connection, child, peer, held.values())
-    return Exchange(hello, held, child=child, peer=peer, statements=statements, unconfirmed=lacking)
+    wants = wanted(connection, child)
+    return Exchange(hello, held, child=child, peer=peer, statements=statements, unconfirmed=lacking, wanted=wants)
 
 
 class Teller:
@@ -66,6 +71,7 @@ class Teller:
                 await self.node.database.write(keep_path, path, self.node.context.tree_id)
             except (BadCertificate, RemoteFault) as fault:
                 log.warning("certificate refused", peer=self.exchange.peer, reason=str(fault))
+                await refused(self.node, self.exchange.peer, Act.CERTIFICATE_REFUSED, {}, fault.code)
 
     async def _keep_receipt(self, receipt: Receipt) -> None:
         hello = self.exchange.peer_hello
@@ -99,7 +105,11 @@ class Teller:
         life = (context.unit, context.speaks_as[0])
         if not exchange.knows_origin(*life):
             await self.certify([life])
-        await self._send(await self.node.database.read(draw, context, exchange.child, exchange.peer, scopes))
+        told = self.node.told_digests
+        fresh = await self.node.database.read(untold, exchange.child, exchange.peer, told, scopes)
+        named = scopes | fresh.keys()
+        await self._send(await self.node.database.read(draw, context, exchange.child, exchange.peer, named))
+        told.update({(exchange.peer, scope): state for scope, state in fresh.items()})
 
 
 def _in_frames(statements: list[Statement]) -> Iterator[tuple[Statement, ...]]:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 BUCKETS = 256
+HASH_BYTES = 32
 _ENCODE = msgspec.msgpack.Encoder().encode
 
 
@@ -41,12 +42,26 @@ class ColumnDigest:
                 self.hashes[at].update(raw)
                 raw.clear()
 
+    def bucket_hashes(self) -> bytes:
+        """The hashes of all buckets, one after another."""
+        self.flush()
+        return b"".join(each.digest() for each in self.hashes)
+
     def value(self) -> bytes:
         """SHA-256 over the bucket hashes."""
-        self.flush()
-        return sha256(b"".join(each.digest() for each in self.hashes)).digest()
+        return sha256(self.bucket_hashes()).digest()
 
 
+def with_buckets(older: bytes | None, newer: bytes, dirty: Iterable[int]) -> bytes:
+    """Bucket hashes of a column of which some buckets were computed anew; ``older`` is None where the column is new."""
+    hashes = bytearray(NO_ROWS if older is None else older)
+    for bucket in dirty:
+        at = slice(bucket * HASH_BYTES, (bucket + 1) * HASH_BYTES)
+        hashes[at] = newer[at]
+    return bytes(hashes)
+
+
+NO_ROWS = ColumnDigest().bucket_hashes()
 EMPTY = ColumnDigest().value()
 """A column's digest where no row has anything in it."""
 

@@ -20,7 +20,7 @@ import msgspec
 
 from conflict.values import TIME_MAX, Hold
 from sync_engine import chunks
-from sync_engine.batch import DECISION, Column, SectionHeader, SectionKind
+from sync_engine.batch import DECISION, Column, SealedBatch, SectionHeader, SectionKind
 from sync_engine.errors import LimitExceeded, Malformed
 from sync_engine.fields import check_column, column_decoder_type
 from sync_engine.limits import SET_BYTES_MAX
@@ -172,6 +172,16 @@ def encode_section(entries: Entries, salt: Salt) -> tuple[SectionHeader, Mapping
                 layout.add(each.name, entries.columns[each.name])
     header = SectionHeader(entries.table.name, entries.kind, len(entries), tuple(layout.columns))
     return header, layout.chunks
+
+
+def ids_of(batch: SealedBatch) -> Iterator[tuple[str, list[str]]]:
+    """The ids that a stored batch's sections speak of, by table; nothing else is unpacked. Raises Malformed or
+    LimitExceeded, also where a chunk is not the one that was signed."""
+    for header, chunk in zip(batch.header.sections, batch.chunks, strict=True):
+        at = next((at for at, column in enumerate(header.columns) if column.name == "id"), None)
+        if at is None or at not in chunk or sha256(chunk[at]).digest() != header.columns[at].sha256:
+            raise Malformed("a section's ids are not here as its origin signed them")
+        yield header.table, chunks.unpack(chunk[at], header.columns[at].plain_size, header.rows, _STR)
 
 
 def decode_section(header: SectionHeader, chunk: Mapping[int, bytes], table: Table) -> Entries:

@@ -31,9 +31,11 @@ from sync_engine.frames import (
     Receipt,
     Refusal,
     Statements,
+    Want,
 )
 from sync_engine.names import CATALOG, REGISTRY, is_shared
 from sync_engine.telling import NOTHING, KeepReceipt, KeepStatements, SignReceipt, Telling
+from sync_engine.wanting import Wanting
 
 CREDIT_BYTES = 16 * 1024 * 1024
 """How far a sender may run ahead of what the receiver has stored: both sides' memory is bounded by it."""
@@ -143,12 +145,15 @@ def digest_of(
     unconfirmed: str = "",
     forked: Iterable[StreamId] = (),
     statements: Mapping[Scope, bytes] = NOTHING,
+    wanted: Iterable[Head] = (),
 ) -> bytes:
     """What hello carries: SHA-256 over the held heads of the shared scopes, the streams whose fork is proven, and each
-    scope's statements. With edits that are not sealed yet, or while ``unconfirmed``, the speaker, lacks a receipt, it
-    equals no peer's: a session that found itself in step would end without them."""
+    scope's statements. With edits that are not sealed yet, while ``unconfirmed``, the speaker, lacks a receipt, or with
+    batches that it wants back, it equals no peer's: a session that found itself in step would end without them."""
     digest = sha256(b"pending" if pending else b"")
     digest.update(f"unconfirmed\0{unconfirmed}\0".encode() if unconfirmed else b"")
+    for head in sorted(wanted):
+        digest.update(b"wanted\0" + head.hash)
     for stream in sorted(forked):
         digest.update(f"fork\0{stream.origin}\0{stream.epoch}\0{stream.scope}\0".encode())
     for head in sorted(heads):
@@ -186,11 +191,13 @@ class Exchange:
         peer: UnitPath,
         statements: Mapping[Scope, bytes] = NOTHING,
         unconfirmed: frozenset[Scope] = frozenset(),
+        wanted: tuple[Head, ...] = (),
     ) -> None:
         self.hello = hello
         self.held = dict(held)
         self.child, self.peer = child, peer
         self.telling = Telling(statements, unconfirmed)
+        self.wanting = Wanting(wanted)
         self.dials = hello.unit == child
         self.branches = Branches(hello.unit, hello.epoch, child, peer)
         self.peer_hello: Hello | None = None
@@ -218,12 +225,6 @@ class Exchange:
             case HeadsFrame(heads):
                 self.telling.on_heads(frame, self.child)
                 return self._on_heads(heads)
-            case Statements(statements):
-                return [self.telling.on_statements(statements)]
-            case Receipt():
-                return [self.telling.on_receipt(frame)]
-            case Certificates(paths):
-                return [StoreCertificates(paths)]
             case BatchFrame(data):
                 return self._on_batch(data)
             case Ack(heads):
@@ -231,15 +232,30 @@ class Exchange:
             case Credit(total):
                 self._credit = max(self._credit, total)
                 return []
-            case ForkProof():
-                return [Prove(frame)]
             case Chain():
                 return [*self.branches.on_chain(frame), *self._finish_if_due()]
-            case Refusal(head, reason):
-                return self._on_refusal(head, reason)
+            case Want():
+                self.wanting.on_want(frame, self.child)
+                return []
+            case Refusal():
+                return self._on_refusal(frame)
             case Done():
                 self._peer_done = True
                 return self._finish_if_due()
+            case _:
+                return self._on_told(frame)
+
+    def _on_told(self, frame: Certificates | Statements | Receipt | ForkProof) -> list[Effect]:
+        """What nodes have signed beside batches: it is kept."""
+        match frame:
+            case Certificates(paths):
+                return [StoreCertificates(paths)]
+            case Statements(statements):
+                return [self.telling.on_statements(statements)]
+            case Receipt():
+                return [self.telling.on_receipt(frame)]
+            case ForkProof():
+                return [Prove(frame)]
 
     def on_stored(self, head: Head | None, size: int) -> list[Effect]:
         """A batch is durable (its stream is held up to ``head``), or was dropped (None)."""
@@ -259,9 +275,12 @@ class Exchange:
         """Whether the peer's credit allows a batch of ``size`` bytes."""
         return self._sent + size <= self._credit
 
-    def on_sent(self, head: Head, size: int) -> None:
-        """A batch has gone out."""
+    def on_sent(self, head: Head, size: int, *, again: bool = False) -> None:
+        """A batch has gone out. One that the peer wanted back is not acknowledged: its heads have counted it all
+        along."""
         self._sent += size
+        if again:
+            return
         self._unacked[head.stream] = head.seq
         self._theirs[head.stream] = head
         self.telling.on_moved(head.stream.scope)
@@ -342,6 +361,7 @@ class Exchange:
                 effects.append(Send(Done()))
             return [*effects, PeerHolds(tuple(self.held.values())), *self._finish_if_due()]
         self._granted = CREDIT_BYTES
+        effects += [Send(want) for want in self.wanting.frames()]
         return [*effects, Send(self.telling.heads(self.held)), Send(Credit(self._granted))]
 
     def _on_heads(self, theirs: tuple[Head, ...]) -> list[Effect]:
@@ -359,19 +379,20 @@ class Exchange:
                 effects.append(PeerForked(head))
         return [PeerHolds(theirs), *effects, Ship(self.more(self.held))]
 
-    def _on_refusal(self, head: Head, reason: str) -> list[Effect]:
-        if head.stream not in self._theirs:
-            return []  # of what was sent alone: each is kept and told
-        told = [] if head.stream in self._refused else [PeerRefused(head, reason)]
-        self.leave(head.stream)
-        return [*told, *self._finish_if_due()]
-
     def _on_batch(self, data: bytes) -> list[Effect]:
         self._received += len(data)
         if not self._compared or self._received > self._granted:
             raise LimitExceeded("the peer sent more than it was allowed to")
         self._storing += 1
         return [Store(data)]
+
+    def _on_refusal(self, refusal: Refusal) -> list[Effect]:
+        stream = refusal.head.stream
+        if stream not in self._theirs:
+            return []  # of what was sent alone: each is kept and told
+        told = [] if stream in self._refused else [PeerRefused(refusal.head, refusal.reason)]
+        self.leave(stream)
+        return [*told, *self._finish_if_due()]
 
     def _on_ack(self, heads: tuple[Head, ...]) -> list[Effect]:
         heads = tuple(head for head in heads if head.stream in self._theirs)  # of anything else there was no talk

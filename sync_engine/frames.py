@@ -115,6 +115,14 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """Batches that the speaker holds and whose stored bytes are damaged: to be sent again, whatever its heads say. It
+    comes before the heads, so that whoever answers knows of it when it begins to ship."""
+
+    heads: tuple[Head, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """What one node signed for all whom it concerns, opaque here."""
 
@@ -151,6 +159,7 @@ Frame: TypeAlias = (
     | Refusal
     | ForkProof
     | Chain
+    | Want
     | Statements
     | Receipt
     | Done
@@ -208,6 +217,8 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
                 hashes=b"".join(hashes),
             )
             return sync_pb2.Frame(chain=chain)
+        case Want(heads):
+            return sync_pb2.Frame(want=sync_pb2.Want(scopes=scopes_to_wire(heads)))
         case Statements(statements):
             told = [sync_pb2.Statement(tag=each.tag, body=each.body, signature=each.signature) for each in statements]
             return sync_pb2.Frame(statements=sync_pb2.Statements(statements=told))
@@ -251,7 +262,7 @@ def decode(data: bytes) -> Frame | None:
     spans = guard(data, dict.fromkeys(range(1, 14), 1))
     if sum(len(found) for found in spans.values()) > 1:
         raise Malformed("a frame says two things")
-    for number in (2, 5):  # heads and ack: lists of lists
+    for number in (2, 5, 12):  # heads, ack and want: lists of lists
         for start, end in spans[number]:
             guard_scopes(data[start:end])
     for start, end in spans[3]:
@@ -315,6 +326,8 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
             return ForkProof((fork.first_header, fork.first_signature), (fork.second_header, fork.second_signature))
         case "chain":
             return _chain_from_wire(wire.chain)
+        case "want":
+            return Want(_heads_in(wire.want.scopes))
         case "statements":
             told = wire.statements.statements
             return Statements(tuple(Statement(each.tag, each.body, each.signature) for each in told))
@@ -337,10 +350,16 @@ def _chain_from_wire(chain: sync_pb2.Chain) -> Chain:
 
 def heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
     """Raises Malformed or BadName."""
-    heads = tuple(head_from_wire(head, Scope(check_scope(scope.scope))) for scope in scopes for head in scope.heads)
+    heads = _heads_in(scopes)
     if len({head.stream for head in heads}) != len(heads):
         raise Malformed("a frame names two heads of one stream")
-    return tuple(sorted(heads))  # as they were before the wire laid them out scope by scope
+    return heads
+
+
+def _heads_in(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
+    """As they were before the wire laid them out scope by scope."""
+    heads = (head_from_wire(head, Scope(check_scope(scope.scope))) for scope in scopes for head in scope.heads)
+    return tuple(sorted(heads))
 
 
 def _hello_from_wire(hello: sync_pb2.Hello) -> Hello:

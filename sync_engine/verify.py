@@ -47,6 +47,11 @@ def check_signed(batch: SealedBatch, origin: Certified) -> None:
 def check_origin(batch: SealedBatch, origin: Certified) -> None:
     """The header's signature is its origin's, and the chunks are those that the header names. Raises BadSignature."""
     check_signed(batch, origin)
+    check_chunks(batch)
+
+
+def check_chunks(batch: SealedBatch) -> None:
+    """The chunks that are here are those that the header names. Raises BadSignature."""
     for section, described in zip(batch.chunks, batch.header.sections, strict=True):
         for at, data in section.items():
             column = described.columns[at]

@@ -18,8 +18,9 @@ import pytest
 
 from conflict.values import UnitPath
 from node.database import Database, StoreFault
+from node.link import Link
 from node.local import Node
-from node.session import Link, Session
+from node.session import Session
 from node.storage.engine import execute
 from tests.crash import disk
 from tests.crash.mutants import MUTANTS

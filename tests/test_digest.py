@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
-from node.storage.engine import execute
+from node.storage import digests
+from node.storage.digests import ROWS_BUCKETED, PendingFirst, ScopeDigest, digest_scope, forget, remember
+from node.storage.engine import bulk, execute
 from sync_engine.digest import BUCKETS, ColumnDigest, bucket_of, scope_digest
 from tests.world import World, WorldNode
 
@@ -121,3 +123,74 @@ def test_an_edit_that_is_not_sealed_yet_is_sealed_before_a_digest_is_made(tmp_pa
     node.sql("UPDATE member SET note = 'x' WHERE id = '1'")
     with node.read() as connection, pytest.raises(PendingFirst):
         digest_scope(connection, node.context, node.unit)
+
+
+# --- dirty buckets ---
+
+
+def large(world: World, rows: int = ROWS_BUCKETED + 100) -> WorldNode:
+    """A node whose scope is large enough for its buckets to be kept, digested once."""
+    node = world.node(VANG)
+    with node.write() as connection:
+        bulk(
+            connection,
+            "INSERT INTO member (unit, id, full_name, birth_date, sex, languages) VALUES (?, ?, 'Trần An', '1970',"
+            " 'nam', '[\"Anh\"]')",
+            [(VANG, f"{number:06}") for number in range(rows)],
+        )
+    node.seal()
+    with node.write() as connection:
+        remember(connection, node.context, digest_scope(connection, node.context, VANG))
+    return node
+
+
+def afresh(node: WorldNode) -> dict[str, bytes]:
+    """What is computed where nothing is remembered."""
+    with node.write() as connection:
+        forget(connection, VANG)
+        return digest_scope(connection, node.context, VANG).columns
+
+
+CHANGES = {
+    "an edit": "UPDATE member SET note = 'x' WHERE id = '000007'",
+    "a delete": "DELETE FROM member WHERE id IN ('000007', '000008')",
+    "an insert": "INSERT INTO member (unit, id, full_name, birth_date, sex) VALUES ('phu-vang.hue.vn', 'new', 'Lê Ba',"
+    " '1950', 'nam')",
+    "a set": "UPDATE member SET languages = '[\"Anh\",\"Pháp\"]' WHERE id = '000009'",
+    "more than is worth looking at": "UPDATE member SET note = 'y' WHERE id < '002000'",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_digest_over_dirty_buckets_is_the_one_that_is_computed_afresh(world: World, change: str) -> None:
+    node = large(world)
+    before = digest(node)
+    for statement in (change, "UPDATE member SET note = 'z' WHERE id = '000001'"):
+        node.sql(statement)
+        node.seal()
+        with node.write() as connection:
+            remember(connection, node.context, digest_scope(connection, node.context, VANG))
+    over_buckets = digest(node).columns
+    assert over_buckets != before.columns
+    assert over_buckets == afresh(node)
+
+
+def test_a_foreign_edit_dirties_its_bucket_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = large(world)
+    world.sync(VANG)
+    digest(node)
+    world.node(HUE).sql("UPDATE member SET note = 'x' WHERE id = '000007'")
+    world.sync(VANG)
+    asked: list[Any] = []
+    real = digests.load_keys
+    monkeypatch.setattr(digests, "load_keys", lambda *args: asked.append(args[5]) or real(*args))
+    found = digest(node).columns
+    assert 0 < sum(map(len, asked)) < 2 * (ROWS_BUCKETED + 100) / BUCKETS + 40
+    assert {bucket_of(key) for keys in asked for key in keys} == {bucket_of("000007")}
+    assert found == afresh(node)
+
+
+def test_a_small_scope_keeps_no_buckets(world: World) -> None:
+    node = filled(world)
+    node.seal()
+    assert digest(node).kept is None

@@ -207,3 +207,42 @@ async def test_of_a_copied_home_the_parent_certifies_one(family: Family) -> None
         "copy": family.sql("copy", "SELECT count(*) FROM member"),
     }
     assert copies[D] == [(3,)], copies
+
+
+async def test_a_branch_that_a_later_life_has_seen_is_said_again_before_it(family: Family) -> None:
+    """In one stream with what had seen it, it would wait at everybody's for what comes after it."""
+    family.enter(D, D, "1", "Nguyễn Văn An")
+    await family.rounds(2)
+    await family.image(D, "image")
+    family.edit(D, D, "1", note="lost")
+    await family.rounds(2)
+    await family.restore(D, "image")
+    family.edit(D, D, "1", home_town="branch")
+    await family.nodes[D].seal()
+    await family.nodes[D].begin_life(family.nodes[D].context.epoch)
+    family.edit(D, D, "1", cell="later")
+    await family.nodes[D].seal()
+    await family.rounds(6)
+    await assert_equal(family, D)
+    for name in (D, P, C):
+        rows = family.sql(name, "SELECT note, home_town, cell FROM member")
+        assert rows == [("lost", "branch", "later")]
+        assert family.sql(name, "SELECT count(*) FROM _batch WHERE state = 'waiting'") == [(0,)]
+
+
+async def test_columns_that_nobody_else_may_read_are_lost_with_the_disk_and_nothing_else_is(family: Family) -> None:
+    family.enter(D, D, "1", "Nguyễn Văn An")
+    await family.rounds(2)
+    await family.image(P, "image")
+    family.edit(P, D, "1", phone="0909")
+    family.edit(P, D, "1", note="by the province")
+    await family.nodes[P].seal()
+    await family.sync(P)  # to the centre, which may not read telephone numbers, and not to the district
+    await family.restore(P, "image")
+    family.edit(P, D, "1", home_town="branch")
+    await family.nodes[P].seal()
+    await family.rounds(6)
+    await assert_equal(family, D)
+    for name in (D, P):
+        rows = family.sql(name, "SELECT note, home_town, phone FROM member")
+        assert rows == [("by the province", "branch", "")]

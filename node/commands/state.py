@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,14 +12,17 @@ from sqlalchemy import Connection
 from conflict.values import UnitPath
 from node import __version__
 from node.commands import Progress
+from node.commands.backup import last_backup_at
 from node.commands.below import as_told, units_below
 from node.config import Config
 from node.keys import pending
 from node.local import Node, now_ms
 from node.storage import peers, report, review, revocations
+from node.storage.alarms import alarms
 from node.storage.certifications import waiting_requests
 from node.storage.confirmed import confirmed
 from node.storage.context import Context
+from node.storage.damaged import noted
 from node.storage.engine import SQLITE_VERSION, execute
 from node.storage.held import held_count
 from node.storage.meta import get_meta
@@ -45,6 +49,9 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
         "new_key_waits": pending(node.home) is not None,
         "why": node.renewal_waits,
     }
+    answer["caps"] = node.caps.told()
+    for child in answer["children"]:
+        child["refused_calls"] = node.caps.refused_calls(child["unit"])
     answer["scopes"] = []
     for scope in await node.database.read(report.scopes_held, node.context):
         if arguments.get("brief"):
@@ -52,6 +59,7 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
         digest = await node.digest(scope)
         if digest is not None:
             answer["scopes"].append(await node.database.read(report.scope_report, digest))
+    answer["alarms"] = [asdict(each) for each in await node.database.read(alarms, node.context)]
     return answer
 
 
@@ -78,6 +86,7 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "children": children,
         "units": units,
         "confirmed": as_told(registry, confirmed(connection, context).get(context.unit)),
+        "damaged_batches": len(noted(connection)),
         "pending_changes": pending_count(connection),
         "unsent_batches": 0 if parent is None else peers.behind(connection, parent["unit"], context.unit),
         "waiting_batches": waiting,
@@ -94,6 +103,8 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "set_aside": report.set_aside(connection, context),
         "fenced": get_meta(connection, "fenced"),
         "records": report.records(connection, context),
+        "at_rest": config.at_rest.database,
+        "last_backup_at": last_backup_at(connection),
         "schedule": {
             key: getattr(config.schedule, key) for key in ("every_s", "cron", "windows", "blackout", "rate_kbit_s")
         },

@@ -1,4 +1,4 @@
-"""What the everyday commands say: setting up, sync, status, verify, units."""
+"""What the everyday commands say: setting up, sync, status, units."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ ENGLISH = {
     "sync.conflicts": "New conflicts: {count}. See 'dongbo conflicts'.",
     "sync.refused": "Left aside: {reason}",
     "sync.progress": "sent {sent_batches}, received {received_batches} batches ...",
-    "verify.ok": "Stored batches proven: {batches}. Each is as its origin sealed it, and none is missing.",
-    "verify.withheld": "{chunks} columns' chunks are not here because this level may not read them; their signatures"
-    " hold without them.",
-    "verify.bad": "Of {batches} stored batches, {bad} are not as they should be:",
-    "verify.progress": "{batches} of {of} batches proven ...",
     "never": "never",
     "status.service": "service",
     "status.runs": "running",

@@ -27,12 +27,14 @@ from node.storage.batches import (
     registry_at,
     settlement_of,
 )
-from node.storage.certificates import is_accepted, path_of
+from node.storage.certificates import path_of
 from node.storage.context import Context
+from node.storage.damaged import is_noted, note, put_back, waiting_at
 from node.storage.engine import execute
 from node.storage.former import former_entries
 from node.storage.lives import (
     all_seen,
+    can_say_again,
     drop_stray,
     former_headers,
     give_way,
@@ -91,6 +93,8 @@ class Taken(StrEnum):
     FROZEN = "frozen"
     FORKED = "forked"
     """Another batch stands at its place: it is proof, and its stream is frozen."""
+    BRANCH = "branch"
+    """This node has to say again what it sealed beside it, in a life in which nothing has been sealed yet."""
     OWN = "own"
     """This node signed it in the life that it leads and does not know it: it lost history, and begins a new life."""
 
@@ -159,7 +163,9 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
     batch = verified.batch
     head = batch.head
     row = stream_row(connection, head.stream)
-    if is_stored(connection, head.hash) or is_said_again(connection, head.hash):
+    if put_back(connection, context, batch) or is_stored(connection, head.hash):
+        return Outcome(Taken.KNOWN, row.held, Applied())
+    if is_said_again(connection, head.hash):
         return Outcome(Taken.KNOWN, row.held, Applied())
     if head.stream.origin == context.unit and head.stream.epoch == context.epoch:
         return Outcome(Taken.OWN, row.held, Applied())
@@ -210,12 +216,16 @@ def _take_own_branch(connection: Connection, context: Context, row: StreamRow, b
     """What this node signed in a life that it does not remember, beside what it remembers. None: the branch here has
     given way, and the batch may be taken like any other."""
     header = batch.header
-    if header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev:
+    name = present_name(connection, header.prev)
+    follows = header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev
+    if not (follows or name):
+        return Outcome(Taken.GAP, row.held, Applied())
+    if not can_say_again(connection, context, header.stream.scope):
+        # While the present key waits for its certificate no other can follow it: the branch has to come again.
+        return Outcome(Taken.BRANCH if context.proven is None else Taken.GAP, row.held, Applied())
+    if name is None:
         done = give_way(connection, context, row, header.seq - 1)
         return None if done else Outcome(Taken.GAP, row.held, Applied())
-    name = present_name(connection, header.prev)
-    if name is None:
-        return Outcome(Taken.GAP, row.held, Applied())
     found = batch_at(connection, stream_row(connection, name.stream).no, name.seq)
     before = () if found is None else found[2].header.seen_delta
     again = said_again(connection, context, batch, all_seen(batch, before))
@@ -244,8 +254,6 @@ def is_ready(connection: Connection, context: Context, row: StreamRow, batch: Se
     applied = 0 if row.applied is None else row.applied.seq
     if batch.header.seq != applied + 1 or not may_apply(connection, context, batch):
         return False
-    if not is_accepted(connection, row.stream.origin, row.stream.epoch):
-        return False  # a second key that the first did not sign: kept, and told
     if batch.header.braked and settlement_of(connection, row.no, batch.header.seq) is None:
         return False
     if not counts(connection, row, batch.head):
@@ -308,9 +316,9 @@ def next_ready(connection: Connection, context: Context) -> StreamId | None:
             seq = 1 if row.applied is None else row.applied.seq + 1
             if registry_at(connection, row.no, seq) > in_force:
                 continue  # known without reading it: thousands of batches may wait for one version
-            found = batch_at(connection, row.no, seq)
-            if found is not None and is_ready(connection, context, row, found[2]):
-                return row.stream
+            found = None if is_noted(connection, row.no, seq) else waiting_at(connection, row.no, seq)
+            if found is not None and (found[2] is None or is_ready(connection, context, row, found[2])):
+                return row.stream  # a damaged one, so that it is noted
     return None
 
 
@@ -321,8 +329,10 @@ def apply_waiting(connection: Connection, context: Context, stream: StreamId) ->
         catch_up(connection, context)
         return Applied()
     row = stream_row(connection, stream)
-    found = batch_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
-    if found is None or not is_ready(connection, context, row, found[2]):
+    found = waiting_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
+    if found is not None and found[2] is None:
+        note(connection, context, found[1])
+    if found is None or found[2] is None or not is_ready(connection, context, row, found[2]):
         return Applied()
     return apply_stored(connection, context, row, found[0], found[2], None)
 

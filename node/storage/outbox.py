@@ -17,6 +17,7 @@ from node.storage.batches import batch_at
 from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
+from node.storage.damaged import wanted
 from node.storage.engine import execute
 from node.storage.receipts import unconfirmed
 from node.storage.registries import current_registry, registry_for
@@ -51,6 +52,7 @@ def hello_of(
             unconfirmed=context.unit if lacks_receipt else "",
             forked=(each.stream for each in forks(connection, child)),
             statements=digests_on_link(connection, child),
+            wanted=wanted(connection, child),
         ),
         software=f"dongbo {__version__}",
     )

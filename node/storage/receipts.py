@@ -31,7 +31,7 @@ def draw(connection: Connection, context: Context, child: UnitPath, peer: UnitPa
     epoch, sign = context.speaks_as
     named = frozenset(scopes)
     held = shippable(connection, held_heads(connection, child))
-    digests = (_known_digest(connection, context, scope) for scope in sorted(named))
+    digests = (known_digest(connection, context, scope) for scope in sorted(named))
     body = body_of(
         ReceiptBody(
             context.unit,
@@ -46,7 +46,7 @@ def draw(connection: Connection, context: Context, child: UnitPath, peer: UnitPa
     return Receipt(body, sign(RECEIPT, body))
 
 
-def _known_digest(connection: Connection, context: Context, scope: Scope) -> DigestKnown | None:
+def known_digest(connection: Connection, context: Context, scope: Scope) -> DigestKnown | None:
     """The scope's digest where it is remembered: nobody waits at the end of a session for one to be computed."""
     applied = tuple(sorted(applied_heads(connection, scope)))
     state = sha256(current_registry(connection, context).sha256)

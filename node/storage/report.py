@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 
 from conflict.values import UnitPath, level_of
 from node.messages import say
-from node.storage.batches import WAITING, batch_at
+from node.storage.batches import WAITING
 from node.storage.brake import UNDOING, open_brakes
 from node.storage.context import Context
+from node.storage.damaged import waiting_at
 from node.storage.digests import ScopeDigest
 from node.storage.engine import execute
 from node.storage.inbox import missing_causes
@@ -66,9 +67,11 @@ def waiting(connection: Connection, context: Context) -> tuple[int, list[dict[st
 
 
 def _causes(connection: Connection, context: Context, row: StreamRow) -> list[str]:
-    found = batch_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
+    found = waiting_at(connection, row.no, 1 if row.applied is None else row.applied.seq + 1)
     if found is None:
         return []
+    if found[2] is None:
+        return [say("damaged.cause")]
     causes = [f"{head.stream} {head.seq}" for head in missing_causes(connection, found[2])]
     if (waiting := standing_of(connection, context, found[2])) is not None:
         causes.append(say(f"registry.cause.{waiting.standing}", version=waiting.version))

@@ -281,6 +281,37 @@ digest = _keyed(
     Column("columns", LargeBinary, nullable=False),
 )
 
+# What was done here, by whom: a chain of hashes, only ever added to.
+audit = Table(
+    "_audit",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("subject", Text, nullable=False),  # JSON: units, tables, numbers, files; never what a record says
+    Column("who", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+# Of large scopes: the bucket hashes of each column, so that only buckets touched since are computed anew.
+digest_buckets = _keyed(
+    "_digest_buckets",
+    Column("scope", Text, primary_key=True),
+    Column("registry", LargeBinary, nullable=False),
+    Column("heads", LargeBinary, nullable=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+
+# Stored batches whose bytes are not those that their origin signed, or are gone: asked for in every session.
+damaged = _keyed(
+    "_damaged",
+    Column("hash", LargeBinary, primary_key=True),
+    Column("stream", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("noted_ms", BigInteger, nullable=False),
+)
+
 # What nodes signed for all whom it concerns, as signed: heartbeats, handovers, revocations.
 statement = Table(
     "_statement",

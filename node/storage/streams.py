@@ -67,6 +67,12 @@ def find_stream(connection: Connection, stream: StreamId) -> StreamRow | None:
     return None if found is None else _row(tuple(found))
 
 
+def stream_named(connection: Connection, no: int) -> StreamId:
+    """The stream with a local number."""
+    found = execute(connection, "SELECT origin, epoch, scope FROM _stream WHERE no = ?", (no,)).one()
+    return StreamId(UnitPath(found[0]), Epoch(found[1]), Scope(found[2]))
+
+
 def streams(connection: Connection, scope: str | None = None) -> list[StreamRow]:
     """All streams, or those of one scope."""
     where, values = ("", ()) if scope is None else (" WHERE scope = ?", (scope,))
