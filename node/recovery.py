@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from node import config as configs
 from node import keys as key_files
 from node import platform, setup
 from node.commands.exchange import sync
-from node.config import Config, Schedule
+from node.config import AtRest, Config, Schedule
 from node.invitation import Invitation
 from node.keys import KeyStore
 from node.local import Node
 from node.parent_link import enrol
+from node.storage.audit import note
+from sync_engine.audit import Act
 from sync_engine.errors import BadInvitation, WrongTree
 
 
@@ -31,14 +34,18 @@ def schedule_of(every: float | None) -> Schedule | None:
 
 
 async def from_parent(
-    home: Path, invitation: Invitation, listen: str | None, address: str | None, schedule: Schedule | None
+    home: Path,
+    invitation: Invitation,
+    listen: str | None,
+    address: str | None,
+    schedule: Schedule | None,
+    at_rest: AtRest,
 ) -> dict[str, Any]:
-    """What ``sync`` tells of the first exchange, and for which unit. Raises BadInvitation, WrongTree, LinkFault or what
-    the parent refuses with."""
+    """What ``sync`` tells of the first exchange, and for which unit; ``at_rest`` is for an empty home. Raises
+    BadInvitation, WrongTree, LinkFault or what the parent refuses with."""
     if not configs.path_of(home).exists():
-        config = await setup.join(
-            home, invitation, listen=listen or "", schedule=schedule or Schedule(), address=address or ""
-        )
+        settings: dict[str, Any] = {"listen": listen or "", "address": address or "", "at_rest": at_rest}
+        config = await setup.join(home, invitation, schedule=schedule or Schedule(), **settings)
         return {"unit": config.unit, "name": config.name, "ok": True}
     with platform.HomeLock(home):
         config = _merged(configs.load(home), invitation, listen, address, schedule)
@@ -46,10 +53,17 @@ async def from_parent(
         configs.save(home, config)
         node = await Node.open(home)
         try:
+            await node.database.write(note, node.context, Act.RECOVER, {"unit": config.unit, "epoch": node.keys.epoch})
             done: dict[str, Any] = await sync(node, {}, lambda _progress: None)
         finally:
             await node.close()
+        _mark_of(home).unlink(missing_ok=True)
     return {"unit": config.unit, "name": config.name, **done}
+
+
+def _mark_of(home: Path) -> Path:
+    """Names the invitation whose use was begun and not ended: it is good once, so no second life is asked with it."""
+    return home / "keys" / "recovering"
 
 
 def _merged(
@@ -75,10 +89,14 @@ async def _certify(home: Path, config: Config, invitation: Invitation) -> None:
     keys = KeyStore.load(home, config.ca_key_file)
     if keys.tree_id != invitation.tree_id:
         raise WrongTree("the invitation belongs to another tree than this home")
-    if key_files.pending(home) is None:
+    mark, name = _mark_of(home), sha256(invitation.path[0]).digest()
+    begun = mark.exists() and mark.read_bytes() == name
+    if key_files.pending(home) is None and not begun:
         await _begin_life(home)
     waiting = key_files.pending(home)
-    assert waiting is not None  # noqa: S101 - begun just now
+    if waiting is None:
+        return  # certified before something came between: only the exchange is left
+    platform.write_private(mark, name)
     answer = await enrol(invitation, waiting)
     await asyncio.to_thread(
         KeyStore.install,

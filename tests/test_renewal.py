@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, tzinfo
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,16 +13,17 @@ import pytest_asyncio
 from dongbo.v1 import sync_pb2
 
 from conflict.values import Epoch
-from node import authority, keys, renewal
-from node.config import Config, load, save
+from node import authority, enrolment, keys, recovery, renewal
+from node.config import AtRest, Config, load, save
 from node.enrolment import certify_waiting
+from node.invitation import Invitation
 from node.keys import CaKeyAway, KeyFault, KeyStore
 from node.local import Node
 from node.storage import revocations
 from node.storage.certificates import is_accepted, path_of
 from node.storage.certifications import waiting
 from sync_engine.batch import epoch_to_wire
-from sync_engine.errors import BadCertificate, BadSignature, Cloned, NotCertifiedYet, RemoteFault, Revoked
+from sync_engine.errors import BadCertificate, BadSignature, Cloned, LinkFault, NotCertifiedYet, RemoteFault, Revoked
 from sync_engine.handover import key_hash
 from sync_engine.statements import HANDOVER, Handover, body_of
 from tests.lives import Family
@@ -284,3 +287,63 @@ async def test_only_the_keys_before_the_present_one_are_ended(family: Family) ->
     await family.rounds(2)
     assert family.sql(C, "SELECT id FROM member") == [("1",)]
     assert await family.nodes[C].database.read(is_accepted, family.nodes[D].keys.unit, old)
+
+
+# --- recovered -------------------------------------------------------------------------------------------------------
+
+
+async def invited(family: Family) -> Invitation:
+    """What 'dongbo invite phu-vang --recover' gives at the province."""
+    parent = family.nodes[P]
+    parent.config = replace(parent.config, address="nowhere:1")
+    return await enrolment.invite(parent, parent.keys, "phu-vang", "", timedelta(hours=1), recover=True)
+
+
+async def test_a_recovery_that_is_cut_off_is_run_again_with_the_same_invitation(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off before the answer, before it is in place, and before the first exchange."""
+    given, parent, home = await invited(family), family.nodes[P], family.home(D)
+    await family.nodes.pop(D).close()
+    cut = {"answer": True, "install": True, "exchange": True}
+
+    def fail_once(at: str) -> None:
+        if cut.pop(at, False):
+            raise LinkFault(f"cut off at the {at}")
+
+    async def enrol(invitation: Invitation, life: keys.Pending) -> sync_pb2.EnrolResponse:
+        request = sync_pb2.EnrolRequest(node_request=life.node_request, epoch=int(life.epoch, 16))
+        digest = sha256(invitation.path[0]).digest()
+        raw = request.SerializeToString(deterministic=True)
+        answered = await parent.database.write(
+            enrolment.certify_invited, parent.context, parent.keys, invitation.unit, digest, raw
+        )
+        assert answered is not None
+        fail_once("answer")
+        return sync_pb2.EnrolResponse.FromString(answered)
+
+    async def sync(node: Node, _arguments: object, _progress: object) -> dict[str, object]:
+        fail_once("exchange")
+        return {"ok": True, "epoch": node.keys.epoch}
+
+    real = KeyStore.install.__func__  # type: ignore[attr-defined]
+
+    def install(kind: type[KeyStore], *arguments: object) -> KeyStore:
+        fail_once("install")
+        return real(kind, *arguments)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(recovery, "enrol", enrol)
+    monkeypatch.setattr(recovery, "sync", sync)
+    monkeypatch.setattr(KeyStore, "install", classmethod(install))
+    for _ in range(3):
+        with pytest.raises(LinkFault, match="cut off"):
+            await recovery.from_parent(home, given, None, None, None, AtRest())
+    done = await recovery.from_parent(home, given, None, None, None, AtRest())
+    assert done["epoch"] == KeyStore.load(home).epoch
+    assert keys.pending(home) is None
+    assert family.sql(P, "SELECT count(*) FROM _node_key WHERE unit = ? AND accepted = 1", D) == [(2,)]
+    assert not (home / "keys" / "recovering").exists()
+    await family.open(D)
+    family.enter(D, D, "1", "Nguyễn Văn An")
+    await family.rounds(3)
+    assert family.sql(C, "SELECT id FROM member") == [("1",)]

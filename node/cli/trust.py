@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from node.cli.at_rest import at_rest_of, secret_options
 from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
 from node.messages import say
 
@@ -26,6 +27,7 @@ CA_KEY = click.option(
 @click.option("--listen", help="Where to wait for this unit's own children, HOST:PORT; empty: it has none.")
 @click.option("--address", help="What its children dial, where it differs from --listen.")
 @click.option("--every", type=float, hidden=True)
+@secret_options
 def recover(
     home: Path,
     as_json: bool,
@@ -33,6 +35,7 @@ def recover(
     listen: str | None,
     address: str | None,
     every: float | None,
+    **at_rest: Any,
 ) -> None:
     """Begin anew with new keys, and take back what others hold of this unit.
 
@@ -52,8 +55,8 @@ def recover(
     from node.logs import configure
 
     configure(quiet=True)
-    schedule = recovery.schedule_of(every)
-    done = asyncio.run(recovery.from_parent(home, read_token(invitation), listen, address, schedule))
+    schedule, wish = recovery.schedule_of(every), at_rest_of(**at_rest)
+    done = asyncio.run(recovery.from_parent(home, read_token(invitation), listen, address, schedule, wish))
     if as_json:
         show_json(done)
         return

@@ -15,12 +15,14 @@ from sqlalchemy import Connection
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from node.keys import KeyStore
 from node.messages import say
+from node.storage.audit import note
 from node.storage.batches import WAITING, hash_at
 from node.storage.certificates import accepted_epochs, is_accepted, note_all_keys, present_of, unaccepted
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.statements import keep, said
 from node.storage.streams import StreamRow, find_stream, held_heads, streams
+from sync_engine.audit import Act
 from sync_engine.batch import parse_batch
 from sync_engine.errors import LocalFault, Revoked
 from sync_engine.frames import Statement
@@ -75,6 +77,7 @@ def revoke(
         )
         body = body_of(ends)
         keep(connection, context, Statement(REVOCATION, body, keys.signer()(REVOCATION, body)))
+        note(connection, context, Act.REVOKE, {"unit": unit, "epoch": epoch})
     return epochs
 
 
