@@ -26,6 +26,7 @@ from sync_engine.limits import CLOCK_SKEW_MS_MAX
 COLOURS = {"ok": "green", "late": "yellow", "never": "yellow", "failing": "red", "stale": "red", "fenced": "bold red"}
 WATCH_S = 2.0
 BRAKES_SHOWN = 5
+WITHHELD_SHOWN = 5
 BACKUP_DAYS_MAX = 7
 """A backup that is older says that something stopped making them."""
 PIPE_WIDTH = 120
@@ -84,6 +85,7 @@ def _status(status: Mapping[str, Any], *, tree: bool) -> RenderableType:
     body.add_row("  " + say("status.parent"), _parent(parent))
     if parent is not None:
         body.add_row("  " + say("status.to_send"), _to_send(status))
+        body.add_row("  " + say("status.confirmed"), _confirmed(status))
     if status["at_rest"] == "encrypted":
         body.add_row("  " + say("status.at_rest"), say("status.encrypted"))
     if status["last_backup_at"] is not None:
@@ -139,6 +141,44 @@ def _days_since(milliseconds: int | None) -> int:
     return 0 if milliseconds is None else (time.time_ns() // 1_000_000 - milliseconds) // (24 * 3600 * 1000)
 
 
+def _confirmed(status: Mapping[str, Any]) -> str:
+    """What those above have signed that they hold of this unit's batches."""
+    parent, centre = status["confirmed"]["parent"], status["confirmed"]["centre"]
+    if not parent["of"]:
+        return say("confirmed.nothing")
+    above = [parent] if parent["unit"] == centre["unit"] else [parent, centre]
+    return "; ".join(map(_confirmed_by, above))
+
+
+def _confirmed_by(told: Mapping[str, Any]) -> str:
+    who = "confirmed.who" if "." in told["unit"] else "confirmed.centre"
+    name, of = say(who, level=told["level"], unit=told["unit"]), number(told["of"])
+    if not told["batches"]:
+        return say("confirmed.none", name=name, of=of)
+    how = "one" if told["of"] == 1 else "all" if told["batches"] == told["of"] else "part"
+    return say(f"confirmed.{how}", name=name, batches=number(told["batches"]), of=of, at=moment(told["at"]))
+
+
+def _withheld(status: Mapping[str, Any]) -> list[str]:
+    """Units of which something is kept back on the way, or nothing comes."""
+    lines = []
+    for each in status["units"]:
+        name = _named(each["name"], each["unit"])
+        relay = _named(each["relay_name"], each["relay"])
+        if each["withheld"]:
+            count, since = number(each["missing_batches"]), moment(each["missing_since"])
+            lines.append(say("look.withheld", relay=relay, unit=name, count=count, since=since))
+        elif each["silent_since"] is not None:
+            since = moment(each["silent_since"])
+            lines.append(say("look.silent", relay=relay, unit=name, since=since))
+    more = len(lines) - WITHHELD_SHOWN
+    return lines if more <= 0 else [*lines[:WITHHELD_SHOWN], say("look.withheld.more", count=number(more))]
+
+
+def _named(name: str, unit: str) -> str:
+    return unit if name == unit else f"{name} ({unit})"
+
+
 def attention(status: Mapping[str, Any]) -> list[str]:
     """What needs a person, one sentence each with what to do."""
     lines = []
@@ -149,6 +189,7 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     lines += map(_brake, status["brakes"][:BRAKES_SHOWN])
     if more := status["brakes"][BRAKES_SHOWN:]:
         lines.append(say("brake.more", count=len(more), unit=more[0]["unit"]))
+    lines += _withheld(status)
     lines += [say(f"look.registry.{each['standing']}", **each) for each in status["newer_registries"]]
     if status["conflicts_open"]:
         lines.append(say("look.conflicts", count=status["conflicts_open"]))

@@ -27,7 +27,7 @@ from node.storage.batches import (
     registry_at,
     settlement_of,
 )
-from node.storage.certificates import path_of
+from node.storage.certificates import is_accepted, path_of
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.former import former_entries
@@ -115,8 +115,12 @@ class Verified:
     entries: Sequence[Entries] | None
 
 
-def verify(connection: Connection, context: Context, data: bytes) -> Verified:
-    """Prove a batch, outside any write transaction. Raises a RemoteFault; nothing is changed."""
+def verify(connection: Connection, context: Context, data: bytes, peer: str = "") -> Verified:
+    """Prove a batch that ``peer`` has sent, outside any write transaction. Raises a RemoteFault; nothing is changed.
+
+    Of its own batches a node takes what others still have, and from their origin itself the same: columns that no other
+    level may read are lost with a disk before anybody below has had them.
+    """
     batch = parse_batch(data)
     check_admissible(batch, context.tree_id, context.unit)
     stream = batch.header.stream
@@ -130,7 +134,8 @@ def verify(connection: Connection, context: Context, data: bytes) -> Verified:
             raise BadCertificate(f"no certificate of {stream.origin} has come for what this batch repeats")
         check_repeats(batch, SealedBatch(b"", raw, signature, header, ()), verify_node_path(before, context.tree_id))
     registry = registry_for(connection, context, batch)
-    check_complete(batch, registry, context.level)
+    if stream.origin not in (context.unit, peer):
+        check_complete(batch, registry, context.level)
     if registry is not None:
         # A relay that withheld too little: nothing of it may come near a disk.
         own = for_peer(connection, context, context.unit, batch)
@@ -238,6 +243,8 @@ def is_ready(connection: Connection, context: Context, row: StreamRow, batch: Se
     applied = 0 if row.applied is None else row.applied.seq
     if batch.header.seq != applied + 1 or not may_apply(connection, context, batch):
         return False
+    if not is_accepted(connection, row.stream.origin, row.stream.epoch):
+        return False  # a second key that the first did not sign: kept, and told
     if batch.header.braked and settlement_of(connection, row.no, batch.header.seq) is None:
         return False
     return not missing_causes(connection, batch)

@@ -36,6 +36,7 @@ def begin_life(connection: Connection, context: Context, epoch: Epoch, sign: Sig
     has sealed, so others look twice. What is pending is sealed next, before any history is taken."""
     set_meta(connection, EPOCH, epoch)
     set_meta(connection, AGAIN, epoch if again else "")
+    context.proven = context.speaks_as
     context.epoch, context.sign = epoch, sign
 
 
