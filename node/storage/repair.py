@@ -104,7 +104,7 @@ def differences(
             continue
         fields = {name for name in names if (mine.row or {}).get(name) != (theirs.row or {}).get(name)}
         if (mine.row is None) != (theirs.row is None):
-            result.append(Difference(key, ADDED if theirs.row is None else LOST, tuple(sorted(fields))))
+            result.append(Difference(key, ADDED if theirs.row is None else LOST, ()))
         elif fields:
             result.append(Difference(key, CHANGED, tuple(sorted(fields))))
         elif _beneath(mine, registers) != _beneath(theirs, registers):
