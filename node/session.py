@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from conflict.values import Head, Scope, StreamId, UnitPath
+from node.auditing import batch_refused
 from node.heartbeat import beat
 from node.line import Line, Turn
 from node.link import Link
@@ -24,15 +25,24 @@ from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch
 from node.storage.damaged import asked_for, note_if_damaged, note_stored, sound
-from node.storage.inbox import LOST_HISTORY, Taken, Verified, refuse, take_proof
-from node.storage.meta import fence
-from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, sendable
+from node.storage.inbox import Taken, Verified, take_proof
+from node.storage.outbox import (
+    batch_beside,
+    branch_from,
+    chain_of,
+    for_peer,
+    forks,
+    held_on_link,
+    sendable,
+    strays,
+)
+from node.storage.revocations import check_not_revoked
 from node.telling import Teller, begin
 from sync_engine.batch import parse_batch
+from sync_engine.branches import LostHistory, PeerRestored, ShipBranch, TellChain
 from sync_engine.errors import (
     BadCertificate,
     BadSignature,
-    Fenced,
     LinkFault,
     LocalFault,
     NotYet,
@@ -47,7 +57,6 @@ from sync_engine.exchange import (
     PeerForked,
     PeerMet,
     PeerRefused,
-    PeerRestored,
     Prove,
     Send,
     Ship,
@@ -55,7 +64,8 @@ from sync_engine.exchange import (
     Store,
     StoreCertificates,
 )
-from sync_engine.frames import BatchFrame, ForkProof, Frame, decode, encode
+from sync_engine.frames import BatchFrame, Chain, ForkProof, Frame, decode, encode
+from sync_engine.names import is_towards
 from sync_engine.telling import KeepReceipt, KeepStatements, SignReceipt
 
 log = structlog.get_logger()
@@ -83,12 +93,9 @@ class Summary:
 
 @asynccontextmanager
 async def faults_noted(node: Node, peer: str) -> AsyncIterator[None]:
-    """What a session with ``peer`` fails with is kept: a fence stops this node, anything else is told by status."""
+    """What a session with ``peer`` fails with is kept, and told by status."""
     try:
         yield
-    except Fenced as fault:
-        await node.database.write(fence, str(fault))
-        raise
     except ReplicationError as fault:
         await node.database.write(peers.note_failure, peer, node.context.now_ms(), str(fault))
         raise
@@ -119,6 +126,8 @@ class Session:
         self._teller: Teller
         self._forked, self._doubted = list[Head](), list[Head]()
         self._shown: set[StreamId] = set()
+        self._some_wait = False
+        self._told: set[StreamId] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sealed = asyncio.Event()
         self._sealing: asyncio.Task[None]
@@ -150,6 +159,8 @@ class Session:
                     await self.node.database.write(note_if_damaged, self.node.context, head)
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
+        if self._some_wait:  # what a revocation held back may have been vouched for by what came after it
+            await self.node.apply_ready()
         await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms())
         self.summary.seconds = time.monotonic() - began
         return self.summary
@@ -174,17 +185,10 @@ class Session:
         while (data := await self._turn.to_hear(self._next_frame, self._inbox.join)) is not None:
             frame = decode(data)
             if frame is not None:
-                await self._perform(await self._heard(frame))
+                await self._perform(self._exchange.on_frame(frame))
                 self._credit.set()
         await self._inbox.join()  # a peer that was told of a refusal waits for no answer to what it sent after
         self._end()
-
-    async def _heard(self, frame: Frame) -> list[Effect]:
-        try:
-            return self._exchange.on_frame(frame)
-        except Fenced as fault:  # before anything else: other sessions of this node may be about to seal
-            await self.node.database.write(fence, str(fault))
-            raise
 
     async def _next_frame(self) -> bytes | None:
         """The next frame, or None when the peer has ended its side."""
@@ -209,24 +213,35 @@ class Session:
                     self._beside(self._ship(scopes))
                 case SignReceipt(scopes):
                     self._beside(self._sign(scopes))
-                case PeerForked(theirs):
-                    self._forked.append(theirs)
+                case ShipBranch(chain):
+                    self._beside(self._ship_branch(chain))
+                case TellChain(stream):
+                    await self._tell_chain(stream)
                 case Prove(proof):
                     await self._keep_proof(proof)
-                case PeerRestored(stream):
-                    reason = f"{self.peer} is behind on its own stream {stream}: it was restored from an older copy"
-                    await self.node.database.write(peers.note_fenced, self.peer, reason)
-                case PeerRefused(head, why):
-                    log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
-                    self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
-                    self._doubted.append(head)
-                case PeerMet(hello):
-                    await self.node.database.write(
-                        peers.note_met, self.peer, hello.time_ms - self.node.context.now_ms(), hello.epoch
-                    )
+                case LostHistory():
+                    await self.node.begin_life(self._exchange.hello.epoch)
                 case Finish():
                     async with self._sending:  # an ack on its way goes out: cut off, the peer would wait for it
                         self._end()
+                case _:
+                    await self._note(effect)
+
+    async def _note(self, effect: Effect) -> None:
+        """What the peer is, holds and says of itself."""
+        match effect:
+            case PeerForked(theirs):
+                self._forked.append(theirs)
+            case PeerRestored(stream):
+                log.warning("a neighbour was restored from an older copy", peer=self.peer, stream=str(stream))
+            case PeerRefused(head, why):
+                log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
+                self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
+                self._doubted.append(head)
+            case PeerMet(hello):
+                await self.node.database.read(check_not_revoked, self.peer, hello.epoch)
+                skew_ms = hello.time_ms - self.node.context.now_ms()
+                await self.node.database.write(peers.note_met, self.peer, skew_ms, hello.epoch)
 
     async def _send(self, frame: Frame) -> None:
         async with self._sending:
@@ -249,10 +264,10 @@ class Session:
     async def _verified(self, data: bytes) -> Verified | None:
         """A batch proven; None where it was dropped or refused, and the peer told so."""
         try:
-            return await self.node.verify(data)
+            return await self.node.verify(data, self.peer)
         except RuleBroken as fault:
             log.warning("batch refused", peer=self.peer, stream=str(fault.head.stream), reason=str(fault))
-            await self.node.database.write(refuse, fault)
+            await batch_refused(self.node, self.peer, fault)
             self.summary.refused.append(f"{fault.head.stream}: {fault}")
             await self._perform(self._exchange.on_refused(fault.head, str(fault), len(data)))
         except NotYet as fault:
@@ -277,16 +292,20 @@ class Session:
         batch = verified.batch
         del verified  # what was unpacked is done with
         self._turn.put_away()
-        if outcome.taken is Taken.OWN:
-            raise Fenced(LOST_HISTORY)
         self.summary.applied_rows += outcome.applied.rows
         self.summary.conflicts += outcome.applied.conflicts
         size = len(batch.data)
         if outcome.taken is Taken.FORKED:
             await self._ship_beside(batch.head)
+        self._some_wait |= outcome.taken is Taken.WAITING
         if outcome.taken in (Taken.FROZEN, Taken.FORKED):
             row_reason = "the stream is frozen or refused here"
             await self._perform(self._exchange.on_refused(batch.head, row_reason, size))
+        elif outcome.held is None or outcome.held.seq < batch.head.seq:  # no ack would answer for it
+            reason = (
+                "it has been said again since" if outcome.taken is Taken.KNOWN else "what comes before it is not here"
+            )
+            await self._perform(self._exchange.on_refused(batch.head, reason, size))
         else:
             await self._perform(self._exchange.on_stored(outcome.held, size))
         if outcome.taken is Taken.APPLIED or batch.header.settles is not None:
@@ -301,7 +320,7 @@ class Session:
             log.warning("proof of a fork refused", peer=self.peer, reason=str(fault))
             return
         if taken is Taken.OWN:
-            raise Fenced(LOST_HISTORY)
+            await self.node.begin_life(self.node.context.epoch)
 
     # --- shipping ---
 
@@ -321,7 +340,7 @@ class Session:
             await self._ship_scopes(scopes)
             all_sealed = self._sealing.done()
             self._sealed.clear()
-            scopes = self._exchange.more(await self.node.database.read(held_on_link, self.child))
+            scopes = self._exchange.more(await self.node.database.read(held_on_link, self.node.context, self.child))
             if not scopes and all_sealed:
                 break
             if not scopes and not self._sealing.done():
@@ -340,6 +359,7 @@ class Session:
             for theirs in forked:
                 self._exchange.on_forked(theirs)
                 await self._ship_beside(theirs)
+                await self._tell_chain(theirs.stream)
             unknown = (span.stream for span in spans if span.after is None)
             await self._teller.certify((stream.origin, stream.epoch) for stream in unknown)
             for no in nos:
@@ -352,8 +372,38 @@ class Session:
         await self._teller.certify((fork.stream.origin, fork.stream.epoch) for fork in known)
         for fork in known:
             await self._send(fork.proof)
+            await self._tell_chain(fork.stream)
         for theirs in self._forked:
             await self._ship_beside(theirs)
+            await self._tell_chain(theirs.stream)
+        for batch in await self.node.database.read(strays, self.node.context, self.peer, self.child):
+            self._exchange.on_forked(batch.head)
+            await self._teller.certify([(batch.header.stream.origin, batch.header.stream.epoch)])
+            data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
+            await self._ship_bytes(batch.head, data)
+
+    async def _tell_chain(self, stream: StreamId) -> None:
+        """Show a peer that stands farther from a stream's origin which chain is known here; once a session."""
+        if stream in self._told or is_towards(stream.origin, self.peer, self.node.context.unit):
+            return
+        self._told.add(stream)
+        chain = await self.node.database.read(chain_of, stream)
+        if chain is not None:
+            self._exchange.branches.on_chain_told()
+            await self._send(chain)
+
+    async def _ship_branch(self, chain: Chain) -> None:
+        """What parts here from the chain of a peer that is, or stands on the way to, a stream's origin."""
+        common, nos = await self.node.database.read(branch_from, chain)
+        for no in () if self._exchange.branches.is_linear(chain.stream, common) else nos:
+            _stream, digest, raw = await self.node.database.read(stored_batch, no)
+            batch = sound(raw, digest)
+            if batch is None:
+                break
+            self._exchange.on_forked(batch.head)
+            data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
+            await self._ship_bytes(batch.head, data)
+        await self._perform(self._exchange.on_branch_shipped(chain.stream))
 
     async def _ship_beside(self, theirs: Head) -> None:
         """Show the peer which batch stands here at the place of its own; once a session."""

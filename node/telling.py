@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Scope, UnitPath
+from node.auditing import refused
 from node.local import Node
 from node.storage.alarms import untold
 from node.storage.certificates import keep_path
@@ -20,6 +21,7 @@ from node.storage.damaged import wanted
 from node.storage.outbox import hello_of, paths_of
 from node.storage.receipts import draw, keep, unconfirmed
 from node.storage.statements import KEPT_AT_ONCE, digests_on_link, for_link, keep_all
+from sync_engine.audit import Act
 from sync_engine.errors import BadCertificate, RemoteFault
 from sync_engine.exchange import Exchange, StoreCertificates
 from sync_engine.frames import Certificates, Frame, Receipt, Statement, Statements
@@ -34,7 +36,7 @@ FRAME_BYTES = 512 * 1024
 
 
 def begin(connection: Connection, context: Context, child: UnitPath, peer: UnitPath, certificate: bytes) -> Exchange:
-    """One side of a session, as things stand here. Raises Fenced."""
+    """One side of a session, as things stand here."""
     hello, held = hello_of(connection, context, child, certificate)
     statements = digests_on_link(connection, child)
     lacking = unconfirmed(connection, child, peer, held.values())
@@ -59,6 +61,7 @@ class Teller:
                 for at in range(0, len(statements), KEPT_AT_ONCE):  # so that others may write between
                     some = statements[at : at + KEPT_AT_ONCE]
                     await self.node.database.write(keep_all, self.node.context, some)
+                await self.node.notice_successor()
             case KeepReceipt(receipt):
                 await self._keep_receipt(receipt)
 
@@ -68,6 +71,7 @@ class Teller:
                 await self.node.database.write(keep_path, path, self.node.context.tree_id)
             except (BadCertificate, RemoteFault) as fault:
                 log.warning("certificate refused", peer=self.exchange.peer, reason=str(fault))
+                await refused(self.node, self.exchange.peer, Act.CERTIFICATE_REFUSED, {}, fault.code)
 
     async def _keep_receipt(self, receipt: Receipt) -> None:
         hello = self.exchange.peer_hello
@@ -98,8 +102,9 @@ class Teller:
     async def send_receipt(self, scopes: frozenset[Scope]) -> None:
         """Sign what is held here of these scopes; the certificate goes first where the peer may not know it."""
         context, exchange = self.node.context, self.exchange
-        if not exchange.knows_origin(context.unit, context.epoch):
-            await self.certify([(context.unit, context.epoch)])
+        life = (context.unit, context.speaks_as[0])
+        if not exchange.knows_origin(*life):
+            await self.certify([life])
         told = self.node.told_digests
         fresh = await self.node.database.read(untold, exchange.child, exchange.peer, told, scopes)
         named = scopes | fresh.keys()

@@ -5,12 +5,15 @@ ReplicationError          hint= says what an operator can do
 │   ├── Malformed, BadSignature, BadCertificate, OutOfScope, WrongTree, IncompatibleVersion, LimitExceeded, Forked,
 │   │   RuleBroken
 │   ├── NotYet             nobody's fault: it can be judged later -> not taken now, asked for again
+│   ├── Cloned, Revoked    this home's key has ended             -> a person decides
+│   ├── NotCertifiedYet    the parent's CA key is not there      -> go on with the old certificate, ask again
 │   └── Refused           the peer said no          -> tell the operator the peer's words
 ├── LocalFault            our store, setup or input -> stop this command, change nothing, tell the operator
 │   ├── BadName, RegistryError, BadInput, BadInvitation, RowTooLarge
 │   ├── HomeLocked, NotSetUp, AlreadySetUp, PortTaken, DiskFull
 │   └── Fenced            this node may not go on   -> recover
 └── LinkFault             nobody's fault            -> back off, reconnect, resume
+    └── TooOften          the peer calls too often  -> call again after retry_s
 """
 
 from __future__ import annotations
@@ -87,6 +90,32 @@ class Forked(RemoteFault):
     default_hint = "the origin was restored from an old image or cloned: run 'dongbo recover' there"
 
 
+class Cloned(RemoteFault):
+    """A second key wants to follow one key: two machines run the same home, or an old copy of it was restored."""
+
+    default_hint = (
+        "switch one of the two machines off; to keep this one, ask the parent unit for an invitation ('dongbo invite"
+        " LABEL --recover' there) and run 'dongbo recover --from-parent' with it here"
+    )
+
+
+class Revoked(RemoteFault):
+    """The parent has ended this key."""
+
+    default_hint = (
+        "ask the parent unit; it lets the unit come back with 'dongbo invite LABEL --recover', and with what that gives"
+        " 'dongbo recover --from-parent' goes on"
+    )
+
+
+class NotCertifiedYet(RemoteFault):
+    """The parent cannot sign now, because its CA key is kept elsewhere: what was asked waits there."""
+
+    default_hint = (
+        "the parent's operator must bring the CA key ('dongbo approve' there); this node asks again by itself"
+    )
+
+
 class Refused(RemoteFault):
     """The peer refused, in its own words."""
 
@@ -155,3 +184,13 @@ class LinkFault(ReplicationError):
     """The link or the peer's service failed; trying again later is enough."""
 
     default_hint = "the node tries again by itself; check the line if it goes on"
+
+
+class TooOften(LinkFault):
+    """A peer that asks more than its share; ``retry_s`` says when it may call again."""
+
+    default_hint = "the node calls again by itself, later; look for a second copy of it, or a program that calls for it"
+
+    def __init__(self, message: str, *, hint: str = "", retry_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_s = retry_s

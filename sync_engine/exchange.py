@@ -15,11 +15,13 @@ from typing import TypeAlias
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from sync_engine import frames
-from sync_engine.errors import Fenced, IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
+from sync_engine.branches import BranchEffect, Branches
+from sync_engine.errors import IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
 from sync_engine.frames import (
     Ack,
     BatchFrame,
     Certificates,
+    Chain,
     Credit,
     Done,
     ForkProof,
@@ -99,14 +101,6 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerRestored:
-    """The peer is behind on its own stream: it was restored from an older copy. It is shown its own batches, and stops
-    until it is recovered."""
-
-    stream: StreamId
-
-
-@dataclass(frozen=True, slots=True)
 class PeerRefused:
     """The peer did not take a batch: nothing more of its stream is sent in this session, and the operator is told."""
 
@@ -137,7 +131,7 @@ Effect: TypeAlias = (
     | Prove
     | PeerHolds
     | PeerForked
-    | PeerRestored
+    | BranchEffect
     | PeerRefused
     | PeerMet
     | Finish
@@ -205,6 +199,7 @@ class Exchange:
         self.telling = Telling(statements, unconfirmed)
         self.wanting = Wanting(wanted)
         self.dials = hello.unit == child
+        self.branches = Branches(hello.unit, hello.epoch, child, peer)
         self.peer_hello: Hello | None = None
         self._unacked: dict[StreamId, int] = {}
         self._refused: set[StreamId] = set()
@@ -230,12 +225,6 @@ class Exchange:
             case HeadsFrame(heads):
                 self.telling.on_heads(frame, self.child)
                 return self._on_heads(heads)
-            case Statements(statements):
-                return [self.telling.on_statements(statements)]
-            case Receipt():
-                return [self.telling.on_receipt(frame)]
-            case Certificates(paths):
-                return [StoreCertificates(paths)]
             case BatchFrame(data):
                 return self._on_batch(data)
             case Ack(heads):
@@ -243,8 +232,8 @@ class Exchange:
             case Credit(total):
                 self._credit = max(self._credit, total)
                 return []
-            case ForkProof():
-                return [Prove(frame)]
+            case Chain():
+                return [*self.branches.on_chain(frame), *self._finish_if_due()]
             case Want():
                 self.wanting.on_want(frame, self.child)
                 return []
@@ -253,6 +242,20 @@ class Exchange:
             case Done():
                 self._peer_done = True
                 return self._finish_if_due()
+            case _:
+                return self._on_told(frame)
+
+    def _on_told(self, frame: Certificates | Statements | Receipt | ForkProof) -> list[Effect]:
+        """What nodes have signed beside batches: it is kept."""
+        match frame:
+            case Certificates(paths):
+                return [StoreCertificates(paths)]
+            case Statements(statements):
+                return [self.telling.on_statements(statements)]
+            case Receipt():
+                return [self.telling.on_receipt(frame)]
+            case ForkProof():
+                return [Prove(frame)]
 
     def on_stored(self, head: Head | None, size: int) -> list[Effect]:
         """A batch is durable (its stream is held up to ``head``), or was dropped (None)."""
@@ -311,12 +314,17 @@ class Exchange:
     @property
     def is_complete(self) -> bool:
         """Whether both sides have said all they had, and all of ours was acknowledged or refused."""
-        return self._compared and self._shipped and self._peer_done and not self._unacked and not self._storing
+        said = self._compared and self._shipped and self._peer_done
+        return said and not (self._unacked or self._storing) and self.branches.are_settled
 
     def on_shipped(self) -> list[Effect]:
         """All that the peer lacked has been sent."""
         self._shipped = True
         return [Send(Done()), *self._finish_if_due()]
+
+    def on_branch_shipped(self, stream: StreamId) -> list[Effect]:
+        """All that a chain made necessary has been sent."""
+        return [Send(self.branches.on_branch_shipped(stream)), *self._finish_if_due()]
 
     def on_receipt_sent(self) -> list[Effect]:
         """What this node holds has been signed for the peer."""
@@ -363,30 +371,13 @@ class Exchange:
         if any(not is_shared(head.stream.scope, self.child) for head in theirs):
             raise OutOfScope("the peer names a scope that does not travel here")
         self._theirs = {head.stream: head for head in theirs}
-        if self.dials:
-            self._refuse_to_repeat_history(self._theirs)
-        effects: list[Effect] = []
+        effects: list[Effect] = [*self.branches.on_heads(self.held, self._theirs)]
         for stream, mine in self.held.items():
             head = self._theirs.get(stream)
             if head is not None and head.seq == mine.seq and head.hash != mine.hash:
                 self.on_forked(head)
                 effects.append(PeerForked(head))
-            if stream.origin == self.peer and (head is None or head.seq < mine.seq):
-                effects.append(PeerRestored(stream))
         return [PeerHolds(theirs), *effects, Ship(self.more(self.held))]
-
-    def _refuse_to_repeat_history(self, theirs: Mapping[StreamId, Head]) -> None:
-        """A child that is behind on its own streams was restored from an older image, or has been cloned. The parent's
-        word is enough; a child must show the batches, else it could stop its parent with a lie."""
-        for stream, head in theirs.items():
-            mine = self.held.get(stream)
-            if stream.origin != self.hello.unit:
-                continue
-            if mine is None or mine.seq < head.seq or (mine.seq == head.seq and mine.hash != head.hash):
-                raise Fenced(
-                    f"{self.peer} holds batches of this node that this node does not have: it was restored from an"
-                    " older copy, or runs twice"
-                )
 
     def _on_batch(self, data: bytes) -> list[Effect]:
         self._received += len(data)

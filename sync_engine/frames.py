@@ -25,6 +25,11 @@ MAJOR, MINOR = 1, 0
 TIME_MS_MAX = 2**48 - 1
 """A peer's clock is cut to what a time may be: it informs, so even nonsense is no reason to refuse."""
 
+HASH_BYTES = 32
+
+CHAIN_MAX = 100_000
+"""Hashes of one chain: three megabytes. Two lives that part farther back than this need a person."""
+
 Heads: TypeAlias = Mapping[StreamId, Head]
 """Per stream the last contiguous verified batch stored."""
 
@@ -101,6 +106,15 @@ class ForkProof:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """The hashes of a stream's batches as the speaker holds them, from number ``first`` on without gaps."""
+
+    stream: StreamId
+    first: int
+    hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Want:
     """Batches that the speaker holds and whose stored bytes are damaged: to be sent again, whatever its heads say. It
     comes before the heads, so that whoever answers knows of it when it begins to ship."""
@@ -144,6 +158,7 @@ Frame: TypeAlias = (
     | Credit
     | Refusal
     | ForkProof
+    | Chain
     | Want
     | Statements
     | Receipt
@@ -193,6 +208,15 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
                 second_signature=other_signature,
             )
             return sync_pb2.Frame(fork=proof)
+        case Chain(stream, first, hashes):
+            chain = sync_pb2.Chain(
+                scope=stream.scope,
+                origin=stream.origin,
+                epoch=epoch_to_wire(stream.epoch),
+                from_seq=first,
+                hashes=b"".join(hashes),
+            )
+            return sync_pb2.Frame(chain=chain)
         case Want(heads):
             return sync_pb2.Frame(want=sync_pb2.Want(scopes=scopes_to_wire(heads)))
         case Statements(statements):
@@ -300,6 +324,8 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
         case "fork":
             fork = wire.fork
             return ForkProof((fork.first_header, fork.first_signature), (fork.second_header, fork.second_signature))
+        case "chain":
+            return _chain_from_wire(wire.chain)
         case "want":
             return Want(_heads_in(wire.want.scopes))
         case "statements":
@@ -311,6 +337,15 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
             return Done()
         case _:
             return None
+
+
+def _chain_from_wire(chain: sync_pb2.Chain) -> Chain:
+    raw = chain.hashes
+    if len(raw) % HASH_BYTES or not 1 <= chain.from_seq < 2**62:
+        raise Malformed("a chain is no row of hashes")
+    stream = StreamId(check_unit(chain.origin), epoch_from_wire(chain.epoch), check_scope(chain.scope))
+    hashes = tuple(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
+    return Chain(stream, chain.from_seq, hashes)
 
 
 def heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:

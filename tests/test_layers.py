@@ -27,10 +27,11 @@ GENERATED = {"dongbo"}
 CODEC = {
     "sync_engine/batch.py",
     "sync_engine/frames.py",
-    "sync_engine/statements.py",
-    "sync_engine/receipts.py",
     "node/enrolment.py",
     "node/parent_link.py",
+    "node/renewal.py",
+    "sync_engine/receipts.py",
+    "sync_engine/statements.py",
 }
 FILES = sorted(path for package in REACH for path in (ROOT / package).rglob("*.py"))
 

@@ -176,11 +176,11 @@ async def test_a_refusal_does_not_break_a_session_in_which_more_of_that_stream_w
     two = Two(world, unit)
     sound, refused = two.parent.verify, list[bytes]()
 
-    async def verify(data: bytes) -> Verified:
+    async def verify(data: bytes, peer: str) -> Verified:
         if not refused:
             refused.append(data)
             raise RuleBroken("this batch breaks a rule", head=parse_batch(data).head)
-        return await sound(data)
+        return await sound(data, peer)
 
     take = two.parent.take
 

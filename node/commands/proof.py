@@ -24,7 +24,7 @@ from node.storage.digests import forget as forget_digest
 from node.storage.engine import execute
 from node.storage.health import OF_AN_INDEX, capture_faults, file_faults, put_right, rebuild_indexes
 from node.storage.inbox import decoded
-from node.storage.meta import check_not_fenced, get_meta
+from node.storage.meta import get_meta
 from node.storage.registries import registry_for
 from node.storage.replay import sweep
 from node.storage.report import scopes_held
@@ -52,7 +52,6 @@ async def verify(node: Node, arguments: Mapping[str, Any], progress: Progress) -
             await node.apply_ready()
         if not arguments.get("repair"):
             return await _examine(node, progress, None)
-        await node.database.read(check_not_fenced)
         mended = await _mend(node, progress)
         answer = await _examine(node, progress, None)
         return {**answer, "repaired": mended}

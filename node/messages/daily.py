@@ -42,6 +42,7 @@ ENGLISH = {
     "status.confirmed": "confirmed",
     "confirmed.nothing": "there is nothing of this unit's to confirm yet",
     "confirmed.who": "the {level} ({unit})",
+    "confirmed.centre": "the centre ({unit})",
     "confirmed.none": "{name} has confirmed none of {of} batches yet",
     "confirmed.one": "{name} has confirmed the one batch there is, at {at}",
     "confirmed.all": "{name} has confirmed all {of} batches, at {at}",

@@ -47,7 +47,7 @@ def due(connection: Connection, context: Context) -> Round | None:
     now = context.now_ms()
     last_ms, last_no = _last_round(connection, context)
     interval = min(ROUND_MS_MAX, _fresh_ms(context))
-    if last_ms <= now < last_ms + interval or get_meta(connection, "fenced"):
+    if last_ms <= now < last_ms + interval:
         return None
     if path_of(connection, context.unit, context.epoch) is None:
         return None  # a life that nobody can prove yet

@@ -9,7 +9,6 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from node.storage.engine import execute
-from sync_engine.errors import Fenced
 
 
 def get_meta(connection: Connection, key: str) -> str | None:
@@ -25,13 +24,5 @@ def set_meta(connection: Connection, key: str, value: str) -> None:
     )
 
 
-def fence(connection: Connection, reason: str) -> None:
-    """Stop sealing and shipping here until the node has been recovered."""
-    set_meta(connection, "fenced", reason)
-
-
-def check_not_fenced(connection: Connection) -> None:
-    """Raises Fenced."""
-    reason = get_meta(connection, "fenced")
-    if reason:
-        raise Fenced(reason)
+def drop_meta(connection: Connection, key: str) -> None:
+    execute(connection, "DELETE FROM _meta WHERE key = ?", (key,))

@@ -28,13 +28,14 @@ from sync_engine.receipts import RECEIPT, DigestKnown, ReceiptBody, body_of, che
 
 def draw(connection: Connection, context: Context, child: UnitPath, peer: UnitPath, scopes: Iterable[Scope]) -> Receipt:
     """What this node holds of these scopes, signed for its neighbour on the link of ``child``."""
+    epoch, sign = context.speaks_as
     named = frozenset(scopes)
     held = shippable(connection, held_heads(connection, child))
     digests = (known_digest(connection, context, scope) for scope in sorted(named))
     body = body_of(
         ReceiptBody(
             context.unit,
-            context.epoch,
+            epoch,
             peer,
             named,
             tuple(sorted(head for stream, head in held.items() if stream.scope in named)),
@@ -42,7 +43,7 @@ def draw(connection: Connection, context: Context, child: UnitPath, peer: UnitPa
             context.now_ms(),
         )
     )
-    return Receipt(body, context.sign(RECEIPT, body))
+    return Receipt(body, sign(RECEIPT, body))
 
 
 def known_digest(connection: Connection, context: Context, scope: Scope) -> DigestKnown | None:

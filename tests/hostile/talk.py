@@ -18,11 +18,12 @@ from node.storage import peers
 from node.storage.batches import hash_at, lacking
 from node.storage.certificates import keep_path
 from node.storage.inbox import Taken, refuse, take, take_proof, verify
-from node.storage.outbox import batch_beside, hello_of
+from node.storage.outbox import batch_beside, branch_from, chain_of, hello_of
 from node.storage.receipts import draw, keep
 from node.storage.statements import keep_all
 from node.storage.streams import find_stream
 from sync_engine.batch import parse_batch
+from sync_engine.branches import ShipBranch, TellChain
 from sync_engine.errors import BadCertificate, BadSignature, RemoteFault, ReplicationError, RuleBroken
 from sync_engine.exchange import (
     Effect,
@@ -30,7 +31,6 @@ from sync_engine.exchange import (
     Finish,
     PeerForked,
     PeerMet,
-    PeerRestored,
     Prove,
     Send,
     Ship,
@@ -89,13 +89,23 @@ class Talk:
                 case Prove(proof):
                     with suppress(RemoteFault):
                         take_proof(self.connection, self.node.context, proof)
-                case PeerRestored(stream):
-                    peers.note_fenced(self.connection, self.child, f"behind on {stream}")
                 case PeerMet(hello):
                     skew_ms = hello.time_ms - self.node.context.now_ms()
                     peers.note_met(self.connection, UnitPath(self.child), skew_ms, hello.epoch)
                 case Finish():
                     self.finished += 1
+                case _:
+                    self._show_chains(effect)
+
+    def _show_chains(self, effect: Effect) -> None:
+        match effect:
+            case ShipBranch(chain):
+                branch_from(self.connection, chain)
+                self.perform(self.exchange.on_branch_shipped(chain.stream))
+            case TellChain(stream):
+                if (chain := chain_of(self.connection, stream)) is not None:
+                    self.exchange.branches.on_chain_told()
+                    self.perform([Send(chain)])
 
     def _keep(self, paths: tuple[tuple[bytes, ...], ...]) -> None:
         for path in paths:
