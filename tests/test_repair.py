@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from node.commands.proof import verify
 from node.database import Database
@@ -280,3 +283,46 @@ async def test_indexes_that_are_damaged_are_made_anew(world: World) -> None:
     assert found["database"]
     mended = await check(node, repair=True)
     assert mended["database"] == []
+
+
+# --- honest histories are no damage ---
+
+VALUES: tuple[tuple[str, str | None], ...] = (
+    ("full_name", "Trần An"), ("full_name", "Trần Cường"), ("note", "n"), ("note", None), ("languages", None),
+    ("languages", '["Nga"]'), ("languages", '["Anh","Nga"]'), ("occupation", "x1"), ("occupation", "giao-vien"),
+    ("occupation", "phi-cong"), ("address_line", "a"), ("badges", '["30"]'), ("sex", "nữ"),
+)  # fmt: skip
+
+
+def live_on(world: World, chance: Random) -> None:
+    """One thing that somebody does: enters, deletes, edits, names a code, syncs."""
+    world.now += chance.choice([1, 50, 3_600_000])
+    node, key, act = world.node(chance.choice(ALL)), str(chance.randint(1, 6)), chance.random()
+    with suppress(DBAPIError):  # what capture refuses
+        if act < 0.25:
+            insert(node, key, full_name=chance.choice(["Trần An", "Lê Ba"]), phone=None, occupation="x1")
+        elif act < 0.32:
+            node.sql("DELETE FROM member WHERE id = ?", key)
+        elif act < 0.36:
+            code = chance.choice(["phi-cong", "x1"])
+            node.sql(
+                "INSERT INTO catalog (unit, id, kind, code) VALUES (?, ?, 'profession', ?)", node.unit, f"c{code}", code
+            )
+        elif act < 0.7:
+            name, value = chance.choice(VALUES)
+            node.sql(f"UPDATE member SET {name} = ? WHERE id = ?", value, key)
+        else:
+            world.sync(chance.choice([VANG, HUE]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_people_do_is_no_damage(tmp_path: Path, seed: int) -> None:
+    world, chance = World(tmp_path), Random(seed)
+    world.node(VANG)
+    for _ in range(40):
+        live_on(world, chance)
+    answers = [await check(world.node(unit)) for unit in ALL]
+    world.settle(3)
+    answers += [await check(world.node(unit)) for unit in ALL]
+    assert [each for each in answers if not each["ok"]] == []
+    assert world.node(ROOT).sql("SELECT count(*) FROM _row WHERE contested = 1")[0][0] > 0, "or it shows little"
