@@ -253,6 +253,24 @@ async def test_a_table_that_was_dropped_comes_back_with_its_rows(world: World) -
     assert everything(node)["member"] == whole
 
 
+async def test_batches_are_merged_anew_causes_first_in_whatever_order_they_came(world: World) -> None:
+    """The centre has the district's edit before the province's that it had seen."""
+    top, middle, low = (world.node(unit) for unit in (ROOT, HUE, VANG))
+    middle.sql("UPDATE member SET full_name = 'Lê Ba' WHERE id = '3'")
+    world.sync(VANG)
+    low.sql("UPDATE member SET full_name = 'Lê Tư' WHERE id = '3'")
+    low.seal()
+    last = (
+        "SELECT data FROM _batch JOIN _stream ON _stream.no = _batch.stream WHERE origin = ? AND scope = ?"
+        " ORDER BY seq DESC LIMIT 1"
+    )
+    assert top.take(low.sql(last, VANG, VANG)[0][0]) == "waiting"
+    top.take(middle.sql(last, HUE, VANG)[0][0])
+    assert top.sql("SELECT full_name FROM member WHERE id = '3'") == [("Lê Tư",)]
+    answer = await check(top)
+    assert answer["ok"], answer
+
+
 async def test_a_damaged_batch_leaves_its_scope_untold_and_nothing_is_put_back_by_guess(world: World) -> None:
     node = world.node(ROOT)
     behind(
