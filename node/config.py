@@ -63,7 +63,9 @@ class Config:
     ``registry`` says when a newer version of the registry changes the tables here: as it arrives, or by hand. What
     deletes, or changes one field of, more than ``brake_percent`` of a unit's records at once, and at least
     ``brake_rows``, waits for a person. The conflict journal keeps for ``journal_days`` what has ended; for
-    ``overwritten_hours`` after another unit's value has come, a local edit that replaces it is noted there."""
+    ``overwritten_hours`` after another unit's value has come, a local edit that replaces it is noted there. Every
+    ``heartbeat_hours`` this node signs how far its batches go; what other units have signed for, or a sign of theirs,
+    is missed ``withheld_hours`` after it should have come."""
 
     unit: UnitPath
     name: str
@@ -76,6 +78,8 @@ class Config:
     brake_rows: float = 50
     journal_days: float = 400
     overwritten_hours: float = 24
+    heartbeat_hours: float = 24
+    withheld_hours: float = 24
     schedule: Schedule = field(default_factory=Schedule)
 
     @property
@@ -191,6 +195,9 @@ def save(home: Path, config: Config) -> None:
         f"brake_rows = {config.brake_rows}  # fewer than so many never do",
         f"journal_days = {config.journal_days}  # how long the journal keeps conflicts that have ended",
         f"overwritten_hours = {config.overwritten_hours}  # local edits of what came less long ago are noted there",
+        f"heartbeat_hours = {config.heartbeat_hours}  # how often this node signs how far its batches go, at least",
+        f"withheld_hours = {config.withheld_hours}  # what units below have signed for and what has not come: how long"
+        " until that is an alarm",
         "",
         *_ca_section(config.ca_key),
         "[sync]  # when to call the parent",

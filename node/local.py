@@ -26,7 +26,7 @@ from node.config import Config
 from node.database import Database
 from node.keys import KeyStore, Pending
 from node.storage.apply import Applied
-from node.storage.certificates import keep_path, mark_mine
+from node.storage.certificates import followers_of, keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
@@ -94,10 +94,13 @@ class Node:
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
+        node.context.heartbeat_hours, node.context.withheld_hours = config.heartbeat_hours, config.withheld_hours
         await node.database.write(_start, node.context, keys.node_path)
         waiting = key_files.pending(home)
         if waiting is not None and await node.database.read(is_begun, waiting.epoch):
+            node.context.proven = node.context.speaks_as
             node.context.epoch, node.context.sign = waiting.epoch, waiting.signer()
+            await node.seal()  # what a crash has left of what was pending then
             await node.database.write(settle_down)
         elif waiting is not None:
             await node._live(waiting, again=True)  # a crash came between the key and the first batch
@@ -138,16 +141,16 @@ class Node:
             return digest
         return None
 
-    async def verify(self, data: bytes) -> Verified:
-        """Prove a batch. Raises a RemoteFault."""
-        return await self.database.read(verify, self.context, data)
+    async def verify(self, data: bytes, peer: str = "") -> Verified:
+        """Prove a batch that ``peer`` has sent. Raises a RemoteFault."""
+        return await self.database.read(verify, self.context, data, peer)
 
     async def take(self, verified: Verified) -> Outcome:
         """Store a batch, and apply it if its causes are here. One of this node's own life that it does not know tells
         that it has lost history: it begins a new life first."""
         outcome = await self.rewrite(take, verified)
-        while outcome.taken is Taken.OWN:
-            await self.begin_life(verified.batch.header.stream.epoch)
+        while outcome.taken in (Taken.OWN, Taken.BRANCH):
+            await self.begin_life(self.context.epoch, again=outcome.taken is Taken.OWN)
             outcome = await self.rewrite(take, verified)
         return outcome
 
@@ -162,6 +165,13 @@ class Node:
                 await self.seal()
             life = key_files.request(self.home, self.context.unit, with_ca=False, fresh=True)
             await self._live(life, again=again)
+
+    async def notice_successor(self) -> None:
+        """The key in use has handed over to one that this database does not know: its home is an old image of one that
+        has gone on, or a copy. A new life begins, for the parent to certify or to refuse."""
+        epoch = self.context.epoch
+        if self.context.proven is None and await self.database.read(followers_of, self.context.unit, epoch):
+            await self.begin_life(epoch)
 
     async def _live(self, life: Pending, *, again: bool) -> None:
         log.warning("a new life begins", epoch=life.epoch, hint="what was lost comes back from parent and children")

@@ -103,7 +103,7 @@ async def _go_on(node: Node, path: tuple[bytes, ...], ca_certificate: bytes, sai
     await node.database.write(_adopt, node.context, path, said)
     tree_id, ca_key_file = node.keys.tree_id, node.keys.ca_key_file
     node.keys = KeyStore.install(node.home, path, ca_certificate, tree_id, ca_key_file)
-    node.context.epoch, node.context.sign = node.keys.epoch, node.keys.signer()
+    node.context.epoch, node.context.sign, node.context.proven = node.keys.epoch, node.keys.signer(), None
 
 
 def _adopt(connection: Connection, context: Context, path: tuple[bytes, ...], said: sync_pb2.Statement) -> None:

@@ -26,6 +26,7 @@ from sync_engine.limits import CLOCK_SKEW_MS_MAX
 COLOURS = {"ok": "green", "late": "yellow", "never": "yellow", "failing": "red", "stale": "red", "fenced": "bold red"}
 WATCH_S = 2.0
 BRAKES_SHOWN = 5
+WITHHELD_SHOWN = 5
 PIPE_WIDTH = 120
 """Where there is no terminal, lines are not broken at 80: names of units are long."""
 
@@ -82,6 +83,7 @@ def _status(status: Mapping[str, Any], *, tree: bool) -> RenderableType:
     body.add_row("  " + say("status.parent"), _parent(parent))
     if parent is not None:
         body.add_row("  " + say("status.to_send"), _to_send(status))
+        body.add_row("  " + say("status.confirmed"), _confirmed(status))
     for line in attention(status):
         body.add_row(Text("  " + say("status.look"), style="bold yellow"), Text(line, style="yellow"))
     lines: list[RenderableType] = [title, body]
@@ -128,6 +130,44 @@ def _to_send(status: Mapping[str, Any]) -> str:
     return say("status.unsent", pending=number(pending), batches=number(batches))
 
 
+def _confirmed(status: Mapping[str, Any]) -> str:
+    """What those above have signed that they hold of this unit's batches."""
+    parent, centre = status["confirmed"]["parent"], status["confirmed"]["centre"]
+    if not parent["of"]:
+        return say("confirmed.nothing")
+    above = [parent] if parent["unit"] == centre["unit"] else [parent, centre]
+    return "; ".join(map(_confirmed_by, above))
+
+
+def _confirmed_by(told: Mapping[str, Any]) -> str:
+    who = "confirmed.who" if "." in told["unit"] else "confirmed.centre"
+    name, of = say(who, level=told["level"], unit=told["unit"]), number(told["of"])
+    if not told["batches"]:
+        return say("confirmed.none", name=name, of=of)
+    how = "one" if told["of"] == 1 else "all" if told["batches"] == told["of"] else "part"
+    return say(f"confirmed.{how}", name=name, batches=number(told["batches"]), of=of, at=moment(told["at"]))
+
+
+def _withheld(status: Mapping[str, Any]) -> list[str]:
+    """Units of which something is kept back on the way, or nothing comes."""
+    lines = []
+    for each in status["units"]:
+        name = _named(each["name"], each["unit"])
+        relay = _named(each["relay_name"], each["relay"])
+        if each["withheld"]:
+            count, since = number(each["missing_batches"]), moment(each["missing_since"])
+            lines.append(say("look.withheld", relay=relay, unit=name, count=count, since=since))
+        elif each["silent_since"] is not None:
+            since = moment(each["silent_since"])
+            lines.append(say("look.silent", relay=relay, unit=name, since=since))
+    more = len(lines) - WITHHELD_SHOWN
+    return lines if more <= 0 else [*lines[:WITHHELD_SHOWN], say("look.withheld.more", count=number(more))]
+
+
+def _named(name: str, unit: str) -> str:
+    return unit if name == unit else f"{name} ({unit})"
+
+
 def attention(status: Mapping[str, Any]) -> list[str]:
     """What needs a person, one sentence each with what to do."""
     lines = []
@@ -136,6 +176,7 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     lines += map(_brake, status["brakes"][:BRAKES_SHOWN])
     if more := status["brakes"][BRAKES_SHOWN:]:
         lines.append(say("brake.more", count=len(more), unit=more[0]["unit"]))
+    lines += _withheld(status)
     lines += [say(f"look.registry.{each['standing']}", **each) for each in status["newer_registries"]]
     if status["conflicts_open"]:
         lines.append(say("look.conflicts", count=status["conflicts_open"]))

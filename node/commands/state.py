@@ -10,9 +10,11 @@ from sqlalchemy import Connection
 
 from node import __version__
 from node.commands import Progress
+from node.commands.below import as_told, units_below
 from node.config import Config
 from node.local import Node, now_ms
 from node.storage import peers, report, review
+from node.storage.confirmed import confirmed
 from node.storage.context import Context
 from node.storage.engine import SQLITE_VERSION, execute
 from node.storage.held import held_count
@@ -53,6 +55,8 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
     left = report.left_streams(connection)
     parent = _parent(connection, config, next_call)
     names = dict(tuple(row) for row in execute(connection, "SELECT unit, name FROM _unit"))
+    children = _children(connection, context, config, names)
+    units = units_below(connection, context, names, children)
     return {
         "unit": {
             "id": context.unit,
@@ -64,7 +68,9 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "newer_registries": report.newer_registries(connection, context),
         "sqlite": SQLITE_VERSION,
         "parent": parent,
-        "children": _children(connection, context, config, names),
+        "children": children,
+        "units": units,
+        "confirmed": as_told(registry, confirmed(connection, context).get(context.unit)),
         "pending_changes": pending_count(connection),
         "unsent_batches": 0 if parent is None else peers.behind(connection, parent["unit"], context.unit),
         "waiting_batches": waiting,
