@@ -28,9 +28,10 @@ from node.link import StreamLink
 from node.local import Node
 from node.metering import Metered
 from node.renewal import answer as renewed
-from node.renewal import meet, name_children
+from node.renewal import certify_root_if_due, meet, name_children
 from node.session import Session, Summary, faults_noted
-from node.storage.certificates import path_of
+from node.storage.certificates import epoch_of, path_of
+from node.storage.revocations import check_not_revoked
 from node.transport import (
     SERVER_OPTIONS,
     SERVICE,
@@ -65,6 +66,10 @@ class _Running:
 
     work: asyncio.Task[Summary]
     replaced: bool = False
+
+
+REVOCATION_S = 10.0
+"""How often a running session looks whether its child's key still is good: it is ended well within a minute."""
 
 
 class _HealthForNodes:
@@ -130,6 +135,7 @@ class ChildLinks:
 
     async def start(self) -> None:
         await self.node.database.write(name_children, self.node.context, self.node.keys)
+        await certify_root_if_due(self.node)
         await self._server.start()
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -144,7 +150,7 @@ class ChildLinks:
             certified = self._caller(context)
             caller = certified.unit
             async with caps.call(caps.caller(caller, self.node.config.unit)), faults_noted(self.node, caller):
-                self._check_child(certified)
+                await self._check_child(certified)
                 await self._in_place(certified, context)
         except _Replaced:
             log.info("session replaced", unit=caller, reason="the unit has called anew")
@@ -203,6 +209,7 @@ class ChildLinks:
         turn, came = Turn(self._line), time.monotonic()
         try:
             await turn.take()
+            await certify_root_if_due(self.node)
             waited = time.monotonic() - came
             if await self.node.database.read(path_of, unit, certified.epoch or Epoch("")) != certified.path:
                 await self.node.database.write(meet, self.node.context, self.node.keys, certified)
@@ -210,7 +217,7 @@ class ChildLinks:
             link = StreamLink(metered.read, metered.write)
             session = Session(self.node, link, child=unit, peer=unit, progress=lambda _summary: None, turn=turn)
             try:
-                summary = await session.run()
+                summary = await self._while_good(certified, session)
             finally:
                 link.close()
             log.info(
@@ -252,7 +259,7 @@ class ChildLinks:
             certified = self._caller(context)
             caller = certified.unit
             async with caps.call(caps.caller(caller, self.node.config.unit), enrols=True):
-                self._check_child(certified)
+                await self._check_child(certified)
                 response = await renewed(self.node, certified, request)
                 log.info("certified anew", unit=certified.unit)
                 return response
@@ -265,9 +272,22 @@ class ChildLinks:
             await refuse(context, fault)
         return b""  # not reached: refuse() ends the call
 
-    def _check_child(self, caller: Certified) -> None:
+    async def _check_child(self, caller: Certified) -> None:
+        """Raises OutOfScope or Revoked."""
         if caller.enrolment or parent_of(caller.unit) != self.node.config.unit:
             raise OutOfScope(f"{caller.unit} is not a child of {self.node.config.unit}")
+        await self.node.database.read(check_not_revoked, caller.unit, epoch_of(caller))
+
+    async def _while_good(self, caller: Certified, session: Session) -> Summary:
+        """A session, ended as soon as its child's key is. Raises Revoked, or what the session raises."""
+        running = asyncio.ensure_future(session.run())
+        try:
+            while not (await asyncio.wait({running}, timeout=REVOCATION_S))[0]:
+                await self._check_child(caller)
+            return await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     def _caller(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Certified:
         keys = self.node.keys

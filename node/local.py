@@ -19,12 +19,14 @@ import structlog
 from sqlalchemy import Connection
 
 from conflict.values import Epoch
+from node import at_rest, secret
 from node import config as configs
 from node import keys as key_files
 from node.caps import Caps
 from node.config import Config
 from node.database import Database
 from node.keys import KeyStore, Pending
+from node.restoring import RESTORED
 from node.storage.apply import Applied
 from node.storage.certificates import followers_of, keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
@@ -32,6 +34,7 @@ from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, rememb
 from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.journal import prune
 from node.storage.lives import begin_life, is_begun, settle_down
+from node.storage.meta import drop_meta, get_meta
 from node.storage.registries import is_due
 from node.storage.sealing import seal_next
 from node.storage.setup import open_database
@@ -66,7 +69,7 @@ def context_of(keys: KeyStore) -> Context:
 
 
 def database_path(home: Path) -> Path:
-    return home / "dongbo.db"
+    return home / secret.DATABASE
 
 
 @dataclass
@@ -81,6 +84,7 @@ class Node:
     database: Database
     next_call: NextCall | None = None
     renewal_asked: datetime | None = None
+    renewal_waits: str = ""
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
     caps: Caps = field(default_factory=Caps)
     _changing_life: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -89,8 +93,10 @@ class Node:
     async def open(cls, home: Path) -> Self:
         """Raises NotSetUp, BadConfig or KeyFault."""
         config = configs.load(home)
+        await asyncio.to_thread(at_rest.settle, home)
         keys = KeyStore.load(home, config.ca_key_file)
-        node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
+        database = Database(database_path(home), secret.vault(home).database_key)
+        node = cls(home, config, keys, context_of(keys), database)
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
@@ -104,9 +110,19 @@ class Node:
             await node.database.write(settle_down)
         elif waiting is not None:
             await node._live(waiting, again=True)  # a crash came between the key and the first batch
+        await node._after_restore()
         if await node.database.read(is_due, node.context):
             await node.apply_ready()  # this software, or the operator, is ready for what waited
         return node
+
+    async def _after_restore(self) -> None:
+        """A database out of a backup: its history may have gone on without it, so a new life begins, and nothing is
+        sealed in the old one. The mark goes last; a life begun twice is only one more epoch. One that waits for its
+        certificate is not left: nobody could prove then what it has sealed."""
+        if await self.database.read(get_meta, RESTORED) is not None:
+            if self.context.proven is None:
+                await self.begin_life(self.context.epoch)
+            await self.database.write(drop_meta, RESTORED)
 
     async def close(self) -> None:
         await self.database.close()
@@ -170,7 +186,8 @@ class Node:
         """The key in use has handed over to one that this database does not know: its home is an old image of one that
         has gone on, or a copy. A new life begins, for the parent to certify or to refuse."""
         epoch = self.context.epoch
-        if self.context.proven is None and await self.database.read(followers_of, self.context.unit, epoch):
+        successors = await self.database.read(followers_of, self.context.unit, epoch)
+        if successors and self.context.proven is None:
             await self.begin_life(epoch)
 
     async def _live(self, life: Pending, *, again: bool) -> None:

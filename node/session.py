@@ -34,6 +34,7 @@ from node.storage.outbox import (
     sendable,
     strays,
 )
+from node.storage.revocations import check_not_revoked
 from node.telling import Teller, begin
 from sync_engine.batch import parse_batch
 from sync_engine.branches import LostHistory, PeerRestored, ShipBranch, TellChain
@@ -130,6 +131,7 @@ class Session:
         self._teller: Teller
         self._forked: list[Head] = []
         self._shown: set[StreamId] = set()
+        self._some_wait = False
         self._told: set[StreamId] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sealed = asyncio.Event()
@@ -159,6 +161,8 @@ class Session:
             self._turn.put_all_away()
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
+        if self._some_wait:  # what a revocation held back may have been vouched for by what came after it
+            await self.node.apply_ready()
         await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms())
         self.summary.seconds = time.monotonic() - began
         return self.summary
@@ -236,6 +240,7 @@ class Session:
                 log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
                 self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
             case PeerMet(hello):
+                await self.node.database.read(check_not_revoked, self.peer, hello.epoch)
                 skew_ms = hello.time_ms - self.node.context.now_ms()
                 await self.node.database.write(peers.note_met, self.peer, skew_ms, hello.epoch)
 
@@ -293,6 +298,7 @@ class Session:
         size = len(batch.data)
         if outcome.taken is Taken.FORKED:
             await self._ship_beside(batch.head)
+        self._some_wait |= outcome.taken is Taken.WAITING
         if outcome.taken in (Taken.FROZEN, Taken.FORKED):
             row_reason = "the stream is frozen or refused here"
             await self._perform(self._exchange.on_refused(batch.head, row_reason, size))

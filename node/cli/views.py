@@ -23,10 +23,20 @@ from node.figures import clock, day, day_and_time, is_today, number
 from node.messages import say
 from sync_engine.limits import CLOCK_SKEW_MS_MAX
 
-COLOURS = {"ok": "green", "late": "yellow", "never": "yellow", "failing": "red", "stale": "red", "fenced": "bold red"}
+COLOURS = {
+    "ok": "green",
+    "late": "yellow",
+    "never": "yellow",
+    "failing": "red",
+    "stale": "red",
+    "fenced": "bold red",
+    "revoked": "bold red",
+}
 WATCH_S = 2.0
 BRAKES_SHOWN = 5
 WITHHELD_SHOWN = 5
+BACKUP_DAYS_MAX = 7
+"""A backup that is older says that something stopped making them."""
 PIPE_WIDTH = 120
 """Where there is no terminal, lines are not broken at 80: names of units are long."""
 
@@ -84,6 +94,10 @@ def _status(status: Mapping[str, Any], *, tree: bool) -> RenderableType:
     if parent is not None:
         body.add_row("  " + say("status.to_send"), _to_send(status))
         body.add_row("  " + say("status.confirmed"), _confirmed(status))
+    if status["at_rest"] == "encrypted":
+        body.add_row("  " + say("status.at_rest"), say("status.encrypted"))
+    if status["last_backup_at"] is not None:
+        body.add_row("  " + say("status.backup"), moment(status["last_backup_at"]))
     for line in attention(status):
         body.add_row(Text("  " + say("status.look"), style="bold yellow"), Text(line, style="yellow"))
     lines: list[RenderableType] = [title, body]
@@ -168,11 +182,18 @@ def _named(name: str, unit: str) -> str:
     return unit if name == unit else f"{name} ({unit})"
 
 
+def _days_since(milliseconds: int | None) -> int:
+    """None where it never was: who makes no backups here makes them otherwise, or does not want to be told."""
+    return 0 if milliseconds is None else (time.time_ns() // 1_000_000 - milliseconds) // (24 * 3600 * 1000)
+
+
 def attention(status: Mapping[str, Any]) -> list[str]:
     """What needs a person, one sentence each with what to do."""
     lines = []
     if status["fenced"]:
         lines.append(say("look.fenced", reason=status["fenced"]))
+    if (days := _days_since(status["last_backup_at"])) >= BACKUP_DAYS_MAX:
+        lines.append(say("look.backup", days=days))
     lines += map(_brake, status["brakes"][:BRAKES_SHOWN])
     if more := status["brakes"][BRAKES_SHOWN:]:
         lines.append(say("brake.more", count=len(more), unit=more[0]["unit"]))
@@ -186,6 +207,12 @@ def attention(status: Mapping[str, Any]) -> list[str]:
         causes = ", ".join(dict.fromkeys(cause for each in status["waiting_for"] for cause in each["for"]))
         lines.append(say("look.waiting", count=status["waiting_batches"], causes=causes))
     lines += [say("look.left", **each) for each in status["left_streams"]]
+    if status["key"]["new_key_waits"]:
+        lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
+    for each in status["keys"]:
+        lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
+    lines += [say("look.held_back", **each) for each in status["held_back"]]
+    lines += [say("look.certificates", **each) for each in status["certificates_waiting"]]
     lines += [say("look.set_aside", **each) for each in status["set_aside"][:5]]
     lines += [_caps(each) for each in status["caps"][:5]]
     parent = status["parent"]
@@ -270,6 +297,8 @@ def show_units(found: Sequence[Mapping[str, Any]]) -> None:
     for each in found:
         depth = each["unit"].count(".")
         node = say("unit.has_node") if each["has_node"] else say("unit.no_node")
+        if each["revoked"]:
+            node = say("state.revoked")
         if each["invited_until_ms"]:
             node = say("unit.invited", until=moment(each["invited_until_ms"]))
         table.add_row("  " * depth + each["unit"], each["name"], each["level"], node)

@@ -21,6 +21,7 @@ def commands() -> Mapping[str, Command]:
     """Every command by name."""
     from node.commands.accidents import release, undo
     from node.commands.audit import audit
+    from node.commands.backup import backup_home
     from node.commands.bulk import dump, load
     from node.commands.duplicates import duplicates
     from node.commands.exchange import sync
@@ -31,7 +32,7 @@ def commands() -> Mapping[str, Command]:
     from node.commands.registry import registry_apply, registry_plan, registry_show
     from node.commands.state import status
     from node.commands.tree import invite, units
-    from node.commands.trust import recover, rotate
+    from node.commands.trust import approve, recover, revoke, rotate
 
     every: dict[str, Command] = {
         "status": status,
@@ -45,10 +46,13 @@ def commands() -> Mapping[str, Command]:
         "refuse_held": refuse_held,
         "duplicates": duplicates,
         "verify": verify,
+        "backup": backup_home,
         "units": units,
         "invite": invite,
         "rotate": rotate,
         "recover": recover,
+        "revoke": revoke,
+        "approve": approve,
         "release": release,
         "undo": undo,
         "history": history,

@@ -27,7 +27,7 @@ from node.storage.batches import (
     registry_at,
     settlement_of,
 )
-from node.storage.certificates import is_accepted, path_of
+from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.former import former_entries
@@ -45,6 +45,7 @@ from node.storage.lives import (
 )
 from node.storage.outbox import for_peer
 from node.storage.registries import is_due, may_apply, number_in_force, registry_for
+from node.storage.revocations import counts
 from node.storage.sealing import fits_one_batch, follow_up, has_pending, seal_next
 from node.storage.seen import note_seen, present_name, seen_in
 from node.storage.streams import (
@@ -245,14 +246,14 @@ def seal_remainder(connection: Connection, context: Context) -> None:
 
 
 def is_ready(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> bool:
-    """Whether a batch's causes are all here: its stream applied so far, its registry version in force, and what its
-    writer had seen applied."""
+    """Whether a batch's causes are all here: its stream applied so far, its registry version in force, its key accepted
+    and not ended before it, and what its writer had seen applied."""
     applied = 0 if row.applied is None else row.applied.seq
     if batch.header.seq != applied + 1 or not may_apply(connection, context, batch):
         return False
-    if not is_accepted(connection, row.stream.origin, row.stream.epoch):
-        return False  # a second key that the first did not sign: kept, and told
     if batch.header.braked and settlement_of(connection, row.no, batch.header.seq) is None:
+        return False
+    if not counts(connection, row, batch.head):
         return False
     return not missing_causes(connection, batch)
 
