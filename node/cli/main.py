@@ -154,7 +154,7 @@ def invite(
         show_json(made)
         return
     if out is not None:
-        click.echo(say("invite.written", file=out))
+        click.echo(say("invite.written.recover" if made["recover"] else "invite.written", file=out))
         return
     until = datetime.fromisoformat(made["expires"]).astimezone().strftime("%d/%m/%Y %H:%M")
     click.echo(say("invite.done", unit=made["unit"], name=made["name"], until=until), err=True)

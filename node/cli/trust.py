@@ -62,6 +62,7 @@ def recover(
         return
     click.echo(say("recover.done", unit=done["unit"], name=done["name"]))
     click.echo(say("recover.synced"))
+    click.echo(say("recover.next"))
 
 
 @click.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 ENGLISH: dict[str, str] = {
+    "invite.written.recover": "Written to {file}. On the machine that is to be that unit from now on: dongbo recover"
+    " --from-parent {file}",
     "invite.next.recover": "On the machine that is to be that unit from now on: dongbo recover --from-parent TOKEN",
     # why a batch waits
     "trust.cause.second key": "a second key of {unit} that the first did not sign",
@@ -26,6 +28,7 @@ ENGLISH: dict[str, str] = {
     "approve.done": "{unit} is certified; its node fetches the certificate with its next call.",
     "recover.done": "{unit} ({name}) is back, with new keys. Its parent has recorded it.",
     "recover.synced": "Everything of it that its parent holds is here again.",
+    "recover.next": "Next: 'dongbo run' keeps it in step; what units below it hold comes with their next calls.",
     "rotate.done": "{unit} has a new key. What was signed with the old one stays valid.",
     "rotate.waits": "It is not certified yet: {why}. The old certificate serves meanwhile.",
     "recover.here": "{unit} goes on with a new key.",
