@@ -192,7 +192,7 @@ class Editor:
 
     def _record(self, node: Process, changes: Sequence[Change]) -> None:
         for key, old, new, shown in changes:
-            self.truth.wrote(node.unit, key, (old, new), shown, node.now_ms() << 16)
+            self.truth.wrote(node.name, key, (old, new), shown, node.now_ms() << 16)
             self.count("local write")
 
 

@@ -22,11 +22,12 @@ from structlog import DropEvent
 from conflict.values import Head, level_of
 from node.storage.context import BrakeRule
 from sync_engine import exchange
-from sync_engine.errors import Fenced
 from sync_engine.names import parent_of
 from tests.simulation import forest
-from tests.simulation.checks import Observer, Violation, check_disk, check_text, check_twice
+from tests.simulation.checks import Violation, check_disk, check_text, check_twice
+from tests.simulation.custody import Custody
 from tests.simulation.editor import Editor
+from tests.simulation.following import Observer
 from tests.simulation.journals import check_overwritten
 from tests.simulation.link import Line, Session, Watch
 from tests.simulation.misfortune import Misfortune
@@ -41,6 +42,8 @@ from tests.simulation.swarm import Swarm
 from tests.simulation.truth import NodeTruth, Truth
 
 FEW = BrakeRule(share=0.3, rows_min=2)
+CALLS_TO_SHIP = 4
+"""So many calls bring a machine that is to be switched off to where its parent has all it had."""
 STEPS_MAX = 20_000
 """No session of a short run takes a tenth of this."""
 
@@ -67,7 +70,7 @@ class Run:
         self.home = forest.folder()
         self.now, self.tick = forest.BEGAN_MS, 0
         self.truth = Truth()
-        self.observer = Observer(self.truth, self._say)
+        self.observer = Observer(self.truth, self._say, self._count)
         self.nodes: dict[str, Process] = {}
         self.sessions: dict[str, Session] = {}
         self.lines: dict[str, Line] = {}
@@ -82,11 +85,12 @@ class Run:
         if "clock" not in self.swarm.rates:
             self.truth.is_steady = True
             self.observer.on_sealed = self._sealed
-        self.watch = Watch(self.observer.acked, self.observer.heads_met, self._say, self._count)
+        self.watch = Watch(self.observer.acked, self.observer.is_news, self.observer.learnt, self._say, self._count)
         self.misfortune = Misfortune(
             *(self.rng, self.swarm, self.nodes, self.lines, self.truth, self.observer),
-            *(self._stop, self._count, self._say),
+            *(self._stop, self._add, self._count, self._say),
         )
+        self.custody = Custody(self.rng, self.nodes, self._switch_off, self._count, self._say)
         self.operator = Operator(self.rng, self.truth, self._count, self._say)
         self.settler = Settler(self.rng, self.truth, self.editor, self._count, self._say)
         self.registrar = Registrar(self.rng, self.swarm, self.nodes, self._count, self._say)
@@ -151,24 +155,40 @@ class Run:
 
     def _begin(self) -> None:
         for unit in self.units:
-            node = Process(unit, self.home, self.rng, lambda: self.now)
-            node.on_commit = self.observer.committed
-            node.counts_syncs = bool(self.swarm.rates.get("power cut"))
-            node.brake = FEW if self.swarm.brakes else node.brake
-            self.nodes[unit] = node
-            self.truth.nodes[unit] = NodeTruth()
-            if parent_of(unit):
-                self.registrar.appoint(unit)
-            node.start()
-            if parent_of(unit):
-                rates = {fault: rate for fault, rate in self.swarm.rates.items() if self.rng.random() < 0.7}
-                self.lines[unit] = Line(self.rng, self._count, (unit, str(parent_of(unit))), rates)
-                self.lines[unit].on_equivocated = self._equivocated
+            self._add(unit, unit)
+        for unit in self.units:
+            self.nodes[unit].start()
+
+    def _add(self, unit: str, name: str) -> Process:
+        """A machine for a unit, and its line to the parent's."""
+        node = Process(unit, self.home, self.rng, lambda: self.now, name)
+        node.on_commit = self.observer.committed
+        node.counts_syncs = bool(self.swarm.rates.get("power cut"))
+        node.brake = FEW if self.swarm.brakes else node.brake
+        self.nodes[name] = node
+        self.truth.nodes[name] = NodeTruth()
+        if parent_of(unit):
+            self.registrar.appoint(name)
+            rates = {fault: rate for fault, rate in self.swarm.rates.items() if self.rng.random() < 0.7}
+            self.lines[name] = Line(self.rng, self._count, (unit, str(parent_of(unit))), rates)
+            self.lines[name].on_equivocated = self._equivocated
+        return node
+
+    def _switch_off(self, node: Process) -> None:
+        """A machine is taken away for ever, and what was on its disk alone."""
+        self._say(f"{node.name} is switched off")
+        self._count("switched off")
+        self._stop(node.name)
+        del self.nodes[node.name]
+        self.lines.pop(node.name)
 
     def _equivocated(self, one: Head, other: Head) -> None:
         self._say(f"{one.stream} {one.seq} goes out as {other.hash.hex()[:8]}, too")
         self.truth.equivocated(one.hash, other.hash)
-        self.observer.two_lives.add(one.stream.origin)
+        stream = one.stream
+        place = (stream.origin, stream.epoch, stream.scope), one.seq
+        self.observer.places.setdefault(place, set()).update({one.hash, other.hash})
+        self.observer.restored.add(stream.origin)
 
     # --- one turn ---
 
@@ -178,7 +198,7 @@ class Run:
         for node in self.nodes.values():
             if node.down_until is not None and node.down_until <= self.tick:
                 self._start(node)
-        self.misfortune.strike()
+        self.misfortune.strike(self.tick)
         self.registrar.turn(self._guarded)
         up = [node for node in self.nodes.values() if node.is_up]
         what = rng.choices(["edit", "seal", "call", "frames"], [5, 2, 2, 6])[0]
@@ -188,13 +208,15 @@ class Run:
         elif what == "seal" and up:
             self._guarded(node := rng.choice(up), lambda: self._seal(node))
         elif what == "call":
-            self._call(rng.choices(self.units[1:], self.eager)[0])
+            self._call(self.custody.any_of(rng.choices(self.units[1:], self.eager)[0]).name)
         elif self.sessions:
             for _ in range(rng.randint(1, 30)):
                 if self.sessions:
                     self._frames(rng.choice(sorted(self.sessions)))
         if self.swarm.brakes and rng.random() < 0.08:
             self._anywhere(self.operator.decide)
+        if self.swarm.happens(rng, "operator"):
+            self.custody.decide()
         for what, work in self.settler.errands.items():
             if self.swarm.happens(rng, what):
                 self._anywhere(work)
@@ -221,43 +243,50 @@ class Run:
         except SimulatedCrash as crash:
             self._crashed(str(crash))
 
-    def _crashed(self, unit: str) -> None:
-        node = self.nodes[unit]
+    def _crashed(self, name: str) -> None:
+        node = self.nodes[name]
         self._count("power cut" if node.cuts_power else "crash")
-        self._say(f"{unit} {'loses power' if node.cuts_power else 'crashes'}")
+        self._say(f"{name} {'loses power' if node.cuts_power else 'crashes'}")
         if node.crash():
             self._count("torn write")
-        self._stop(unit)
+        self._stop(name)
 
-    def _stop(self, unit: str) -> None:
+    def _stop(self, name: str) -> None:
         """A process ends, and whoever talks with it loses the connection."""
-        node = self.nodes[unit]
+        node = self.nodes[name]
         node.stop()
         node.down_until = self.tick + self.rng.randint(1, 20)
-        for child in [each for each in self.sessions if unit in (each, parent_of(each))]:
-            self.sessions[child].lose(unit)
-            self._reap(child)
+        for child, session in list(self.sessions.items()):
+            if node in (session.child, session.parent):
+                session.lose(node.unit)
+                self._reap(child)
 
     def _start(self, node: Process) -> None:
         node.down_until = None
+        if node.is_blank and not self.custody.rebuild(node):
+            node.down_until = self.tick + self.rng.randint(1, 5)
+            return
         if self.swarm.happens(self.rng, "crash at start"):
             node.light(self.rng.randint(1, 30))
         try:
             node.start()
-            self._say(f"{node.unit} starts")
+            self._say(f"{node.name} starts")
             self.observer.started(node)
         except SimulatedCrash:
             self._count("crash at start")
-            self._crashed(node.unit)
+            self._crashed(node.name)
 
     def _call(self, child: str) -> None:
-        one, other = self.nodes[child], self.nodes[str(parent_of(child))]
-        if child in self.sessions or not (one.is_up and other.is_up):
+        one = self.nodes[child]
+        other = self.custody.any_of(str(parent_of(one.unit)))
+        if child in self.sessions or max(one.alone_until, other.alone_until) > self.tick:
             return
-        if any(node.is_fenced for node in (one, other)):
-            return
-        self._say(f"{child} calls")
-        self.sessions[child] = Session(one, other, self.lines[child], self.watch)
+        for node, parent in ((other, None), (one, other)):
+            if one.is_up and other.is_up and (parent or parent_of(node.unit) is None):
+                self._guarded(node, partial(self.custody.certify, node, parent))
+        if one.is_up and other.is_up:
+            self._say(f"{child} calls" if other.name == other.unit else f"{child} calls {other.name}")
+            self.sessions[child] = Session(one, other, self.lines[child], self.watch)
 
     def _frames(self, child: str) -> None:
         session = self.sessions[child]
@@ -267,7 +296,7 @@ class Run:
         session.step(self.rng)
         for node in (session.child, session.parent):
             if node.has_crashed:
-                self._crashed(node.unit)
+                self._crashed(node.name)
         self._reap(child)
 
     def _reap(self, child: str) -> None:
@@ -282,35 +311,54 @@ class Run:
             line.rates, line.blocked, line.slow = {}, set(), 1
         self.swarm.rates = {}
         for node in self.nodes.values():
-            node.fuse = None
+            node.fuse, node.alone_until = None, 0
         for child, session in list(self.sessions.items()):
             session.cut()
             self._to_its_end(child)
         for node in self.nodes.values():
             if not node.is_up:
                 self._start(node)
+        self._decide_about_copies()
+        self.peace.remember()
         self.registrar.end()
         for node in self.nodes.values():
             self.operator.decide(node)
         depth = max(map(level_of, self.units))
         for turn in range(2 * depth + 2):
             before = self.observer.progress, self.peace.proofs()
+            self.custody.decide(at_once=True)
             self._round(self.rng.sample(self.units[1:], len(self.units) - 1), look=turn > 0)
             if before == (self.observer.progress, self.peace.proofs()):
                 break  # another round would say the same
         if self.swarm.settles:
             self._decide_all(depth)
 
+    def _decide_about_copies(self) -> None:
+        """Of two machines that are one node one goes. Some operators let it call before that, with all it has."""
+        for unit in self.custody.doubled():
+            goes = self.custody.any_of(unit)
+            for _ in range(CALLS_TO_SHIP if self.rng.random() < 0.6 else 0):
+                self._once(goes.name)
+                self.custody.approve(goes)
+            self._switch_off(goes)
+
     def _round(self, children: Sequence[str], *, look: bool = True) -> None:
-        """Each of these calls its parent, if they are not level: they would tell each other so, and end."""
-        for child in children:
-            if look and self.peace.are_level(self.nodes[child], self.nodes[str(parent_of(child))]):
+        """Each of these units calls its parent, if they are not level: they would tell each other so, and end."""
+        for unit in children:
+            child, parent = self.custody.any_of(unit), self.custody.any_of(str(parent_of(unit)))
+            if look and self.peace.are_level(child, parent):
                 continue
-            self._call(child)
-            if child in self.sessions:
-                session = self.sessions[child]
-                self._to_its_end(child)
-                self._judge(session)
+            self._once(child.name)
+            if child.keys.waiting and not child.is_refused:
+                self._once(child.name)  # it has begun a new life, and has it certified
+
+    def _once(self, child: str) -> None:
+        """One call, to its end."""
+        self._call(child)
+        if child in self.sessions:
+            session = self.sessions[child]
+            self._to_its_end(child)
+            self._judge(session)
 
     def _decide_all(self, depth: int) -> None:
         """Some operators decide about some of what waits, each without the others, or some codes come; then the levels
@@ -342,7 +390,7 @@ class Run:
         faults = [fault for end in session.ends.values() if (fault := end.ended_with()) is not None]
         if not faults:
             self.peace.in_step(session.child, session.parent)
-        elif not any(isinstance(fault, Fenced) for fault in faults):
+        else:
             raise Violation(f"I16: on a good line the session of {session.child.unit} fails: {faults[0]}")
 
     def _to_its_end(self, child: str) -> None:

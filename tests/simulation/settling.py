@@ -168,7 +168,7 @@ class Settler:
     def _sealed(self, node: Process, work: Any, *args: Any) -> Any:
         """What a decision seals, though it may only confirm what is shown; the truth learns it from the batch."""
         before = len(self.truth.batches)
-        self.truth.telling = node.unit
+        self.truth.telling = node.name
         try:
             told = node.write(work, node.context, *args)
         finally:
