@@ -159,6 +159,8 @@ class Editor:
 
     def edit(self, node: Process) -> None:
         """One transaction of a local program."""
+        if not node.has_tables:
+            return
         self.knows_all = node.query("SELECT 1 FROM _meta WHERE key = 'registry' AND value = '2'") != []
         self.run(node, self.statements(node.unit))
 

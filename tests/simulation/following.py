@@ -111,7 +111,7 @@ class Observer:
 
     def _sealed(self, node: Process, mine: Followed, place: tuple[Stream, int], digest: bytes, data: bytes) -> bool:
         """A batch has come into the world. Whether it is one of its own, and not another said again."""
-        (origin, epoch, scope), seq = place
+        (_, epoch, scope), seq = place
         self._sealed_once(node, mine, place, digest)
         self.truth.scopes[digest] = scope
         repeated = repeats(data)
@@ -288,7 +288,7 @@ class Observer:
         while at > len(old) or (at and old[at - 1] != digest):
             require(
                 digest in mine.stored and self.before.get(digest, (None, 0))[:2] == (stream, at),
-                lambda: f"I3: {node.name} holds {stream} up to {now.held}, and not its batch {at}",
+                lambda at=at: f"I3: {node.name} holds {stream} up to {now.held}, and not its batch {at}",  # type: ignore[misc]
             )
             new.append(digest)
             at, digest = at - 1, self.before[digest][2]

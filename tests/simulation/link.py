@@ -225,6 +225,10 @@ class End:
             case Ack() as ack:
                 self.watch.acked(self.node, ack)
             case BatchFrame(batch):
+                require(
+                    opened(data).header.stream.epoch != self.node.keys.waiting,
+                    lambda: f"I4: {self.node.name} sends what it sealed in a life that nobody has certified",
+                )
                 self._sent += len(batch)
                 require(self._sent <= self._credit, lambda: f"I14: {self.node.unit} sends more than there is room for")
         self.send_on(data)

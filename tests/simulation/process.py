@@ -265,6 +265,11 @@ class Process:
         return found
 
     @property
+    def has_tables(self) -> bool:
+        """Whether it has been given the registry; before that, a new disk holds none of its tables."""
+        return self.query("SELECT count(*) FROM sqlite_master WHERE name IN ('person', 'thing', 'word')") == [(3,)]
+
+    @property
     def is_fenced(self) -> bool:
         return bool(self.query("SELECT 1 FROM _meta WHERE key = 'fenced' AND value <> ''"))
 
