@@ -22,6 +22,9 @@ from tests.simulation.process import Process
 from tests.simulation.telling import entries_of, note_codes, tell
 from tests.simulation.truth import ALIVE, Key, Truth, key_scope
 
+BATCHES = "SELECT _batch.no, origin, epoch, scope, seq, hash, data FROM _batch JOIN _stream ON _stream.no = stream"
+AGAIN = f"{BATCHES} WHERE _batch.no <= ? AND again = 1 ORDER BY seq, _batch.no"
+
 
 class Standing(NamedTuple):
     """How far a node is in one stream: what it holds, and how much of that is applied."""
@@ -87,15 +90,13 @@ class Observer:
     def _new_batches(self, node: Process, mine: Followed) -> list[tuple[str, bytes]]:
         """Check what was stored since; returns the scopes and batches that this node has sealed, without those that
         say another one again."""
-        found = node.query(
-            "SELECT _batch.no, origin, epoch, scope, seq, hash, data FROM _batch JOIN _stream ON _stream.no = stream"
-            " WHERE _batch.no > ? ORDER BY _batch.no",
-            mine.last_no,
-        )
+        found = node.query(f"{BATCHES} WHERE _batch.no > ? ORDER BY _batch.no", mine.last_no)
         own: list[tuple[str, bytes]] = []
+        if self.restored:  # a stored batch may have got the name of the one that says it again
+            found += [row for row in node.query(AGAIN, mine.last_no) if row[5] not in mine.stored]
         for no, origin, epoch, scope, seq, digest, data in found:
             stream = (origin, epoch, scope)
-            mine.last_no = no
+            mine.last_no = max(no, mine.last_no)
             self.progress += 1
             self._entitled(node, stream, seq, digest, data)
             mine.stored[digest] = stream
@@ -326,10 +327,10 @@ class Observer:
             require(bool(found), lambda h=head: f"I17: {node.name} acknowledges {h.stream} {h.seq} before it has it")  # type: ignore[misc]
 
     def is_news(self, node: Process, frame: HeadsFrame) -> bool:
-        """Whether a parent's heads tell a node that it lost history, of an epoch that it has not left."""
+        """Whether a parent's heads tell a node that it lost history, of the epoch in which it seals."""
         mine = self.of(node)
         return any(
-            head.stream.origin == node.unit and head.hash not in mine.stored and head.stream.epoch not in mine.left
+            (head.stream.origin, head.stream.epoch) == (node.unit, node.context.epoch) and head.hash not in mine.stored
             for head in frame.heads
         )
 

@@ -193,7 +193,7 @@ class End:
     async def _live(self) -> None:
         keys = SimpleNamespace(certified=SimpleNamespace(sha256=b""))
         node = Node(
-            self.node.path.parent,
+            self.node.path,  # by which ``request`` knows whose keys are asked for
             cast(Any, None),
             cast(Any, keys),
             self.node.context,

@@ -11,7 +11,20 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from conflict.values import Epoch
+from sync_engine.certificates import Signer
 from tests.simulation.identities import IDENTITIES, Identity, first_epoch
+
+
+@dataclass(frozen=True)
+class Life:
+    """As much of ``node.keys.Pending`` as a node needs to begin."""
+
+    epoch: Epoch
+    sign: Signer
+
+    def signer(self) -> Signer:
+        return self.sign
 
 
 @dataclass
@@ -42,10 +55,11 @@ class Keys:
     def certified(self) -> Identity:
         return IDENTITIES.of(self.unit, self.epoch)
 
-    def begin(self, epoch: str) -> None:
-        """A new life: what is sealed from now on is signed by it."""
+    def request(self, epoch: str) -> Life:
+        """``node.keys.request``, made ``fresh``: the keys of a new life are on the disk before it begins."""
         self.waiting = epoch
         self.save()
+        return Life(Epoch(epoch), self.sealing.sign)
 
     def install(self) -> None:
         """The life that waited has been certified."""

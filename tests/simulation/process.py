@@ -19,7 +19,7 @@ import sqlcipher3.dbapi2
 from sqlalchemy import Connection, Engine, event
 
 from conflict.values import UnitPath
-from node.storage import sealing
+from node.storage import lives, sealing
 from node.storage.certificates import keep_path
 from node.storage.context import BrakeRule, Context
 from node.storage.engine import open_engine
@@ -150,12 +150,17 @@ class Process:
         )
         self.write(open_database, self.context)
         self.write(keep_path, self.keys.certified.path, self.context.tree_id)
+        if self.keys.waiting:
+            self._resume_life()
 
-    def begin_life(self) -> None:
-        """A new epoch and a new key: durable before anything is sealed under them."""
-        self.keys.begin(f"{self.rng.getrandbits(64):016x}")
+    def _resume_life(self) -> None:
+        """What a start does where a new life waits for its certificate."""
         life = self.keys.sealing
-        self.context.epoch, self.context.sign = life.epoch, life.sign
+        if not self.look(lives.is_begun, life.epoch):
+            self.write(lives.begin_life, self.context, life.epoch, life.sign, again=True)
+            while self.seal_one():
+                pass
+        self.write(lives.settle_down)
 
     def rebuild(self) -> None:
         """A home made anew: new keys, which the parent certifies at once, and an empty database."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from random import Random
 from typing import Any, NoReturn
 from unittest import mock
@@ -20,6 +21,7 @@ import structlog
 from structlog import DropEvent
 
 from conflict.values import Head, level_of
+from node import local
 from node.storage.context import BrakeRule
 from sync_engine import exchange
 from sync_engine.names import parent_of
@@ -31,6 +33,7 @@ from tests.simulation.editor import Editor
 from tests.simulation.following import Observer
 from tests.simulation.journals import check_overwritten
 from tests.simulation.link import Line, Session, Watch
+from tests.simulation.lives import Life
 from tests.simulation.misfortune import Misfortune
 from tests.simulation.model import within
 from tests.simulation.operator import Operator
@@ -126,8 +129,21 @@ class Run:
     def go(self) -> Outcome:
         structlog.configure(processors=[self._logged])
         credit = self.swarm.credit or exchange.CREDIT_BYTES
-        with mock.patch.object(exchange, "CREDIT_BYTES", credit):
+        with (
+            mock.patch.object(exchange, "CREDIT_BYTES", credit),
+            mock.patch.object(local.key_files, "request", self._request),
+        ):
             return self._go()
+
+    def _request(self, home: Path, _unit: str, *, with_ca: bool, fresh: bool) -> Life:
+        """Keys for a new life of the node whose database this is."""
+        assert fresh, "an epoch out of an old image may have been lived already"
+        assert not with_ca
+        node = next(node for node in self.nodes.values() if node.path == home)
+        self.count("new life")
+        life = node.keys.request(f"{self.rng.getrandbits(64):016x}")
+        self.say(f"{node.name} leaves {node.context.epoch[:4]} for {life.epoch[:4]}")
+        return life
 
     def _go(self) -> Outcome:
         try:
