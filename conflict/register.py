@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from conflict.policies import value_key
-from conflict.values import Hold, Write
+from conflict.values import Head, Hold, Write
 from conflict.vector import Vector
 
 
@@ -35,6 +35,20 @@ def add_write(kept: frozenset[Write], new: Write, seen: Vector) -> frozenset[Wri
     if twin is not None:
         return frozenset(left - {twin} | {replace(twin, dots=twin.dots | new.dots)})
     return frozenset(left | {new})
+
+
+def add_again(kept: frozenset[Write], new: Write, seen: Vector, former: frozenset[Head]) -> frozenset[Write]:
+    """``add_write`` for an edit that its origin may have sealed before, in another life.
+
+    ``former`` are the batches merged here in which it was. Where the edit is still kept it has one dot more; where it
+    is not, a write that had seen one of its dots has driven it out, and seen is seen (docs/decisions/0025).
+    """
+    if not former:
+        return add_write(kept, new, seen)
+    return frozenset(
+        replace(write, dots=write.dots | new.dots) if same_edit(write, new) and write.dots & former else write
+        for write in kept
+    )
 
 
 def rivals(kept: Iterable[Write]) -> frozenset[Write]:

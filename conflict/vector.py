@@ -18,6 +18,9 @@ class Vector:
     """Per stream, the last (seq, hash) that was merged. Streams absent from it were not seen at all."""
 
     entries: Mapping[StreamId, tuple[int, bytes]] = field(default_factory=dict)
+    also: frozenset[Head] = frozenset()
+    """Single batches beside them: those that say again, in a new life, what a branch of a forked stream had said. Of
+    what stands before them in their stream nothing was seen."""
 
     @classmethod
     def of(cls, heads: Iterable[Head]) -> Vector:
@@ -33,7 +36,7 @@ class Vector:
         its ``prev`` is the hash before it, and whoever applies one checks that the entry's hash is the one held.
         """
         seq, digest = self.entries.get(dot.stream, (0, b""))
-        return dot.seq < seq or (dot.seq == seq and dot.hash == digest)
+        return dot.seq < seq or (dot.seq == seq and dot.hash == digest) or dot in self.also
 
     def saw(self, write: Write) -> bool:
         """Whether a write was seen: an edit sealed in two lives has two dots, and either will do."""
@@ -41,7 +44,11 @@ class Vector:
 
     def updated(self, heads: Iterable[Head]) -> Vector:
         """This vector with later heads put in place."""
-        return Vector({**self.entries, **{head.stream: (head.seq, head.hash) for head in heads}})
+        return Vector({**self.entries, **{head.stream: (head.seq, head.hash) for head in heads}}, self.also)
+
+    def joined(self, later: Vector) -> Vector:
+        """This vector with a later one put in place."""
+        return Vector({**self.entries, **later.entries}, self.also | later.also)
 
     def changed_since(self, earlier: Vector) -> list[Head]:
         """The heads that differ from an earlier vector's, sorted: what ``seen_delta`` carries."""

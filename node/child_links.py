@@ -22,19 +22,21 @@ from node.enrolment import answer
 from node.line import Line, Turn
 from node.link import StreamLink
 from node.local import Node
+from node.renewal import answer as renewed
+from node.renewal import meet, name_children
 from node.session import Session, faults_noted
-from node.storage.certificates import keep_path, path_of
+from node.storage.certificates import path_of
 from node.transport import (
     SERVER_OPTIONS,
     SERVICE,
     bind,
     handlers,
+    living_credentials,
     peer_of,
     refuse,
-    server_credentials,
 )
 from sync_engine.certificates import Certified
-from sync_engine.errors import BadCertificate, Fenced, LinkFault, OutOfScope, ReplicationError
+from sync_engine.errors import BadCertificate, LinkFault, OutOfScope, ReplicationError
 from sync_engine.names import parent_of
 
 log = structlog.get_logger()
@@ -88,15 +90,15 @@ class ChildLinks:
                     [
                         ("Exchange", grpc.stream_stream_rpc_method_handler(self._exchange)),
                         ("Enrol", grpc.unary_unary_rpc_method_handler(self._enrol)),
+                        ("Renew", grpc.unary_unary_rpc_method_handler(self._renew)),
                     ]
                 )
             ]
         )
-        keys = node.keys
-        credentials = server_credentials(key=keys.tls_key_pem, chain=keys.tls_chain_pem, root=keys.tls_root_pem)
-        self.port = bind(self._server, node.config.listen, credentials)
+        self.port = bind(self._server, node.config.listen, living_credentials(lambda: self.node.keys))
 
     async def start(self) -> None:
+        await self.node.database.write(name_children, self.node.context, self.node.keys)
         await self._server.start()
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -111,14 +113,10 @@ class ChildLinks:
             certified = self._caller(context)
             caller = certified.unit
             async with faults_noted(self.node, caller):
-                if certified.enrolment or parent_of(caller) != self.node.config.unit:
-                    raise OutOfScope(f"{caller} is not a child of {self.node.config.unit}")
+                self._check_child(certified)
                 if caller in self.busy:
                     raise LinkFault(f"a session with {caller} is under way already")
                 await self._session(certified, context)
-        except Fenced as fault:
-            log.error("stopped", reason=str(fault), hint=fault.hint)
-            await refuse(context, fault)
         except ReplicationError as fault:
             log.warning("session failed", unit=caller, reason=str(fault))
             await refuse(context, fault)
@@ -134,7 +132,7 @@ class ChildLinks:
             await turn.take()
             waited = time.monotonic() - came
             if await self.node.database.read(path_of, unit, certified.epoch or Epoch("")) != certified.path:
-                await self.node.database.write(keep_path, certified.path, self.node.context.tree_id)
+                await self.node.database.write(meet, self.node.context, self.node.keys, certified)
             link = StreamLink(context.read, context.write)
             session = Session(self.node, link, child=unit, peer=unit, progress=lambda _summary: None, turn=turn)
             try:
@@ -168,6 +166,22 @@ class ChildLinks:
             log.warning("enrolment refused", reason=str(fault))
             await refuse(context, fault)
         return b""  # not reached: refuse() ends the call
+
+    async def _renew(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        try:
+            certified = self._caller(context)
+            self._check_child(certified)
+            response = await renewed(self.node, certified, request)
+            log.info("certified anew", unit=certified.unit)
+            return response
+        except ReplicationError as fault:
+            log.warning("not certified anew", reason=str(fault))
+            await refuse(context, fault)
+        return b""  # not reached: refuse() ends the call
+
+    def _check_child(self, caller: Certified) -> None:
+        if caller.enrolment or parent_of(caller.unit) != self.node.config.unit:
+            raise OutOfScope(f"{caller.unit} is not a child of {self.node.config.unit}")
 
     def _caller(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Certified:
         keys = self.node.keys

@@ -59,6 +59,7 @@ AT_ONCE, BY_HAND = "at once", "by hand"
 @dataclass(frozen=True, slots=True)
 class Config:
     """One node. ``listen`` is where it waits for children (none: it has none), ``address`` what they dial.
+    ``ca_key`` names the file of the CA key where it is kept elsewhere: brought for each signing, else absent.
     ``registry`` says when a newer version of the registry changes the tables here: as it arrives, or by hand. What
     deletes, or changes one field of, more than ``brake_percent`` of a unit's records at once, and at least
     ``brake_rows``, waits for a person. The conflict journal keeps for ``journal_days`` what has ended; for
@@ -70,11 +71,17 @@ class Config:
     listen: str = ""
     address: str = ""
     registry: str = AT_ONCE
+    ca_key: str = ""
     brake_percent: float = 5
     brake_rows: float = 50
     journal_days: float = 400
     overwritten_hours: float = 24
     schedule: Schedule = field(default_factory=Schedule)
+
+    @property
+    def ca_key_file(self) -> Path | None:
+        """Where the CA key is kept; None: in the home."""
+        return Path(self.ca_key) if self.ca_key else None
 
     @property
     def address_for_children(self) -> str:
@@ -102,6 +109,10 @@ def load(home: Path) -> Config:
     if not isinstance(sync, dict):
         raise BadConfig(f"{path}: sync must be a section", hint="write [sync] on a line of its own")
     schedule = _schedule(path, sync)
+    ca = raw.pop("ca", {})
+    if not isinstance(ca, dict) or ca.keys() - {"key"} or not isinstance(ca.get("key", ""), str):
+        raise BadConfig(f"{path}: [ca] holds 'key', the path of the CA key's file, and nothing else")
+    raw |= {"ca_key": ca.get("key", "")}
     raw["unit"] = check_unit(str(raw.get("unit", "")))
     values = _values(path, Config, raw, "", skip={"schedule"})
     if values.get("registry", AT_ONCE) not in (AT_ONCE, BY_HAND):
@@ -181,6 +192,7 @@ def save(home: Path, config: Config) -> None:
         f"journal_days = {config.journal_days}  # how long the journal keeps conflicts that have ended",
         f"overwritten_hours = {config.overwritten_hours}  # local edits of what came less long ago are noted there",
         "",
+        *_ca_section(config.ca_key),
         "[sync]  # when to call the parent",
         f"every_s = {schedule.every_s}  # seconds between calls",
         f"cron = {_toml(_one_or_several(schedule.cron))}  # five fields, or a list of such; empty: every_s counts",
@@ -194,6 +206,15 @@ def save(home: Path, config: Config) -> None:
         "",
     ]
     write_private(path_of(home), "\n".join(lines).encode())
+
+
+def _ca_section(key: str) -> tuple[str, ...]:
+    """Only where the CA key is kept elsewhere."""
+    return (
+        ("[ca]", f"key = {_toml(key)}  # the file of the CA key, which need not be there but to certify", "")
+        if key
+        else ()
+    )
 
 
 def _toml(value: str | bool | tuple[str, ...]) -> str:

@@ -17,8 +17,9 @@ from sqlalchemy import Connection
 from conflict.values import Epoch, UnitPath
 from node import invitation as invitations
 from node.invitation import Invitation
-from node.keys import KeyStore
+from node.keys import CaKeyAway, KeyStore
 from node.local import Node
+from node.renewal import name_child, note_asked
 from node.storage.certificates import keep_path
 from node.storage.context import Context
 from node.storage.engine import execute
@@ -27,7 +28,7 @@ from node.storage.sealing import seal_all
 from node.storage.setup import name_unit
 from sync_engine.batch import epoch_from_wire
 from sync_engine.certificates import Certified
-from sync_engine.errors import BadCertificate, BadName, LocalFault, Malformed, RemoteFault
+from sync_engine.errors import BadCertificate, BadName, LocalFault, Malformed, NotCertifiedYet, RemoteFault
 from sync_engine.names import check_label, check_unit
 from sync_engine.wire import guard
 
@@ -43,7 +44,10 @@ class NoAddress(LocalFault):
 class UnitTaken(LocalFault):
     """A unit has a node already."""
 
-    default_hint = "to replace a lost node, run 'dongbo recover --from-parent' there"
+    default_hint = (
+        "to replace a lost node, run 'dongbo invite LABEL --recover', and 'dongbo recover --from-parent' on the new"
+        " machine"
+    )
 
 
 class InvitationSpent(RemoteFault):
@@ -52,8 +56,15 @@ class InvitationSpent(RemoteFault):
     default_hint = "ask the parent unit for a new invitation ('dongbo invite')"
 
 
-async def invite(node: Node, label: str, name: str, ttl: timedelta) -> Invitation:
-    """Make a one-time invitation for a child, and name the child in its scope. Raises NoAddress, UnitTaken, BadName."""
+class NothingToRecover(LocalFault):
+    """The unit has never had a node."""
+
+    default_hint = "invite it without --recover"
+
+
+async def invite(node: Node, label: str, name: str, ttl: timedelta, *, recover: bool = False) -> Invitation:
+    """Make a one-time invitation for a child, and name the child in its scope. ``recover`` lets a unit that has a node
+    begin again, with new keys. Raises NoAddress, UnitTaken, NothingToRecover, BadName."""
     address = node.config.address_for_children
     if not address:
         raise NoAddress(f"{node.config.unit} does not say where its children reach it")
@@ -61,7 +72,7 @@ async def invite(node: Node, label: str, name: str, ttl: timedelta) -> Invitatio
         label = _label_of(node.config.unit, label)
     check_label(label)
     expires = datetime.now(UTC) + ttl
-    return await node.database.write(_invite, node.context, node.keys, label, name, address, expires)
+    return await node.database.write(_invite, node.context, node.keys, label, name, address, expires, recover)
 
 
 def _label_of(parent: UnitPath, path: str) -> str:
@@ -73,7 +84,14 @@ def _label_of(parent: UnitPath, path: str) -> str:
 
 
 def _invite(
-    connection: Connection, context: Context, keys: KeyStore, label: str, name: str, address: str, expires: datetime
+    connection: Connection,
+    context: Context,
+    keys: KeyStore,
+    label: str,
+    name: str,
+    address: str,
+    expires: datetime,
+    recover: bool,
 ) -> Invitation:
     unit = check_unit(f"{label}.{context.unit}")
     registry = current_registry(connection, context)
@@ -82,13 +100,23 @@ def _invite(
             f"{unit} would lie deeper than the registry's levels",
             hint=f"the deepest level is {registry.level_name(registry.deepest)}",
         )
-    _check_free(connection, unit)
+    known = execute(connection, "SELECT name FROM _unit WHERE unit = ?", (unit,)).scalar()
+    if recover:
+        _check_taken(connection, unit)
+        name = name or known or label
+    else:
+        _check_free(connection, unit)
     made = invitations.create(keys, label, name, address, expires)
+    digest = sha256(made.path[0]).digest()
     execute(
         connection,
         "INSERT INTO _invitation (certificate, unit, name, expires_ms) VALUES (?, ?, ?, ?)",
-        (sha256(made.path[0]).digest(), unit, name, int(expires.timestamp() * 1000)),
+        (digest, unit, name, int(expires.timestamp() * 1000)),
     )
+    if recover:
+        execute(connection, "INSERT INTO _recovery (certificate) VALUES (?)", (digest,))
+    if name == known:
+        return made
     execute(connection, "INSERT OR IGNORE INTO _writable_unit (unit) VALUES (?)", (unit,))
     name_unit(connection, unit, name)
     seal_all(connection, context)
@@ -102,49 +130,62 @@ def _check_free(connection: Connection, unit: UnitPath) -> None:
         raise UnitTaken(f"{unit} has a node already")
 
 
+def _check_taken(connection: Connection, unit: UnitPath) -> None:
+    if execute(connection, "SELECT 1 FROM _certificate WHERE unit = ? LIMIT 1", (unit,)).scalar() is None:
+        raise NothingToRecover(f"{unit} has no node that could be recovered")
+
+
 async def answer(node: Node, caller: Certified, request: bytes) -> bytes:
-    """Certify a child's keys. Raises InvitationSpent, UnitTaken, BadCertificate or Malformed; nothing is changed
-    then."""
+    """Certify a child's keys. Raises InvitationSpent, UnitTaken, BadCertificate or Malformed, and NotCertifiedYet while
+    the CA key is elsewhere."""
     if len(request) > REQUEST_BYTES_MAX:
         raise Malformed("an enrolment request is too large")
     guard(request, {1: 1, 2: 1, 3: 1, 4: 1})
     try:
-        wire = sync_pb2.EnrolRequest.FromString(request)
+        sync_pb2.EnrolRequest.FromString(request)
     except DecodeError as error:
         raise Malformed("an enrolment request does not parse") from error
-    return await node.database.write(_answer, node.context, node.keys, caller, wire, sha256(request).digest())
+    answered = await node.database.write(certify_invited, node.context, node.keys, caller.unit, caller.sha256, request)
+    if answered is None:
+        raise NotCertifiedYet(f"{node.keys.unit} cannot certify now: its CA key is kept elsewhere")
+    return answered
 
 
-def _answer(
-    connection: Connection,
-    context: Context,
-    keys: KeyStore,
-    caller: Certified,
-    wire: sync_pb2.EnrolRequest,
-    digest: bytes,
-) -> bytes:
+def certify_invited(
+    connection: Connection, context: Context, keys: KeyStore, unit: UnitPath, invitation: bytes, request: bytes
+) -> bytes | None:
+    """Issue what the holder of an invitation (SHA-256 of its certificate) asks; None where the CA key is elsewhere and
+    the request, which is noted, waits for it."""
+    digest = sha256(request).digest()
     found = execute(
-        connection, "SELECT unit, name, request, response FROM _invitation WHERE certificate = ?", (caller.sha256,)
+        connection, "SELECT unit, name, request, response FROM _invitation WHERE certificate = ?", (invitation,)
     ).one_or_none()
-    if found is None or found[0] != caller.unit:
+    if found is None or found[0] != unit:
         raise InvitationSpent("this invitation was not made here")
     _unit, name, spent_by, response = found
     if spent_by is not None:
         if spent_by == digest:
             return bytes(response)  # the first answer was lost on the way
         raise InvitationSpent("this invitation has been used")
+    recovers = execute(connection, "SELECT 1 FROM _recovery WHERE certificate = ?", (invitation,)).scalar() is not None
     try:
-        _check_free(connection, caller.unit)
+        if not recovers:
+            _check_free(connection, unit)
     except UnitTaken as fault:
         raise InvitationSpent(str(fault), hint=fault.hint) from fault
+    wire = sync_pb2.EnrolRequest.FromString(request)
     epoch = Epoch(epoch_from_wire(wire.epoch))
-    path, ca = _granted(connection, context, keys, caller.unit, epoch, wire)
+    try:
+        path, ca = _granted(connection, context, keys, unit, epoch, wire)
+    except CaKeyAway:
+        note_asked(connection, context, unit, epoch, request, by_invitation=invitation)
+        return None
     keep_path(connection, path, context.tree_id)
-    made = sync_pb2.EnrolResponse(unit=caller.unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()
+    name_child(connection, context, keys, unit, epoch)
+    made = sync_pb2.EnrolResponse(unit=unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()
+    note_asked(connection, context, unit, epoch, request, by_invitation=invitation, response=made)
     execute(
-        connection,
-        "UPDATE _invitation SET request = ?, response = ? WHERE certificate = ?",
-        (digest, made, caller.sha256),
+        connection, "UPDATE _invitation SET request = ?, response = ? WHERE certificate = ?", (digest, made, invitation)
     )
     return made
 
@@ -167,5 +208,7 @@ def _granted(
             deepest_level=current_registry(connection, context).deepest,
             now=datetime.now(UTC),
         )
+    except CaKeyAway:
+        raise
     except LocalFault as fault:
         raise BadCertificate(str(fault), hint=fault.hint) from fault

@@ -14,6 +14,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -109,6 +110,12 @@ def decode(token: str) -> Invitation:
         return _understand(msgspec.msgpack.decode(body, type=_Body))
     except (msgspec.MsgspecError, BadCertificate, WrongTree) as error:
         raise BadInvitation("the invitation is not one that a parent unit made") from error
+
+
+def read_token(given: str) -> Invitation:
+    """The invitation that somebody typed, or the name of whose file. Raises BadInvitation."""
+    token = given if ANY_VERSION.match(given.strip()) else Path(given).read_text(encoding="ascii", errors="replace")
+    return decode(token)
 
 
 def _unframe(text: str) -> bytes:

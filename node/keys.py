@@ -58,6 +58,12 @@ class KeyFault(LocalFault):
     default_hint = "put the 'keys' directory back as it was, or run 'dongbo recover'"
 
 
+class CaKeyAway(KeyFault):
+    """The CA key is kept elsewhere, and has not been brought."""
+
+    default_hint = "bring it (put the disk in that holds it), or name it with --ca-key, and run this again"
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """A new life of the node: keys that were made here and wait for their certificates.
@@ -79,11 +85,19 @@ class Pending:
 class KeyStore:
     """A node's identity, as verified on loading."""
 
-    def __init__(self, home: Path, certified: Certified, key: ec.EllipticCurvePrivateKey, ca: Authority | None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        certified: Certified,
+        key: ec.EllipticCurvePrivateKey,
+        ca_certificate: x509.Certificate | None,
+        ca_key_file: Path,
+    ) -> None:
         self.home = home
         self.certified = certified
         self.key = key
-        self.ca = ca
+        self.ca_certificate = ca_certificate
+        self.ca_key_file = ca_key_file
 
     # --- making and loading ---
 
@@ -99,7 +113,14 @@ class KeyStore:
         return cls.install(home, (authority.der_of(leaf), root), root, tree_id_of(root))
 
     @classmethod
-    def install(cls, home: Path, node_path: Sequence[bytes], ca_certificate: bytes, tree_id: bytes) -> Self:
+    def install(
+        cls,
+        home: Path,
+        node_path: Sequence[bytes],
+        ca_certificate: bytes,
+        tree_id: bytes,
+        ca_key_file: Path | None = None,
+    ) -> Self:
         """Puts what the parent (or the root's own CA) certified in place; a repeat changes nothing.
 
         The node's certificate is for the keys that wait, or renews the one in place. ``ca_certificate`` may be empty:
@@ -114,11 +135,14 @@ class KeyStore:
             ca_pem = directory / _ca_file(directory, ca_certificate, certified)
             platform.write_private(ca_pem, to_pem([ca_certificate]))
         platform.write_private(directory / NODE_PEM, to_pem(node_path))
-        return cls.load(home)
+        return cls.load(home, ca_key_file)
 
     @classmethod
-    def load(cls, home: Path) -> Self:
-        """Raises NotSetUp if there is no identity here, KeyFault if it is exposed or does not fit together."""
+    def load(cls, home: Path, ca_key_file: Path | None = None) -> Self:
+        """Raises NotSetUp if there is no identity here, KeyFault if it is exposed or does not fit together.
+
+        ``ca_key_file``: where the CA key is, if not in the home. It need not be there now.
+        """
         directory = _directory(home)
         if not (directory / NODE_PEM).exists():
             raise NotSetUp(f"there is no node in {home}")
@@ -131,7 +155,11 @@ class KeyStore:
         key = _load_key(directory / NODE_KEY)
         if key.public_key() != certified.public_key:
             raise KeyFault(f"{NODE_KEY} does not belong to the certificate in {NODE_PEM}")
-        return cls(home, certified, key, _load_ca(directory, certified.unit))
+        certificate = _load_ca_certificate(directory, certified.unit)
+        keys = cls(home, certified, key, certificate, ca_key_file or directory / CA_KEY)
+        if keys.ca_key_is_here:
+            keys.require_ca()
+        return keys
 
     # --- what it holds ---
 
@@ -156,14 +184,28 @@ class KeyStore:
     @property
     def ca_path(self) -> tuple[bytes, ...]:
         """DER: this unit's CA, its ancestors' CAs, the root: what follows the certificate of a child. Else KeyFault."""
-        own = authority.der_of(self.require_ca()[1])
+        own = authority.der_of(self._require_ca_certificate())
         return (own, *(der for der in self.node_path[1:] if der != own))
 
+    @property
+    def ca_key_is_here(self) -> bool:
+        """Whether this node can certify now: a CA key may be kept elsewhere and brought for each signing."""
+        return self.ca_certificate is not None and self.ca_key_file.exists()
+
     def require_ca(self) -> Authority:
-        """The CA, or KeyFault where the unit has none."""
-        if self.ca is None:
+        """The CA. Raises CaKeyAway while its key is kept elsewhere, KeyFault where the unit has none."""
+        certificate = self._require_ca_certificate()
+        if not self.ca_key_file.exists():
+            raise CaKeyAway(f"the CA key of {self.unit} is not here: {self.ca_key_file} does not exist")
+        key = _load_key(self.ca_key_file)
+        if key.public_key() != certificate.public_key() or certificate.subject != subject_of(self.unit):
+            raise KeyFault(f"{self.ca_key_file.name} and {CA_PEM} are not those of {self.unit}")
+        return key, certificate
+
+    def _require_ca_certificate(self) -> x509.Certificate:
+        if self.ca_certificate is None:
             raise KeyFault(f"{self.unit} cannot have units below it", hint="it has no CA key: it is of the last level")
-        return self.ca
+        return self.ca_certificate
 
     def signer(self) -> Signer:
         return authority.signer_of(self.key)
@@ -353,14 +395,14 @@ def _load_certificates(path: Path) -> tuple[bytes, ...]:
         raise KeyFault(f"{path.name} cannot be used: {_words(error)}") from error
 
 
-def _load_ca(directory: Path, unit: UnitPath) -> Authority | None:
+def _load_ca_certificate(directory: Path, unit: UnitPath) -> x509.Certificate | None:
+    """The unit's own CA certificate. Its key may be elsewhere."""
     if not (directory / CA_PEM).exists():
         return None
     certificate = x509.load_der_x509_certificate(_load_certificates(directory / CA_PEM)[0])
-    key = _load_key(directory / CA_KEY)
-    if key.public_key() != certificate.public_key() or certificate.subject != subject_of(unit):
-        raise KeyFault(f"{CA_KEY} and {CA_PEM} are not those of {unit}")
-    return key, certificate
+    if certificate.subject != subject_of(unit):
+        raise KeyFault(f"{CA_PEM} is not that of {unit}")
+    return certificate
 
 
 def _public_key(der: bytes) -> ec.EllipticCurvePublicKey:

@@ -6,32 +6,37 @@ Reach: node.storage, node.keys, node.config.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import structlog
 from sqlalchemy import Connection
 
+from conflict.values import Epoch
 from node import config as configs
+from node import keys as key_files
 from node.config import Config
 from node.database import Database
-from node.keys import KeyStore
+from node.keys import KeyStore, Pending
 from node.storage.apply import Applied
-from node.storage.certificates import keep_path
+from node.storage.certificates import keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
-from node.storage.inbox import Outcome, SealFirst, Verified, apply_waiting, next_ready, refuse, take, verify
+from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.journal import prune
+from node.storage.lives import begin_life, is_begun, settle_down
 from node.storage.registries import is_due
 from node.storage.sealing import seal_next
 from node.storage.setup import open_database
 from node.timetable import NextCall
 from sync_engine.chunks import SALT_BYTES
-from sync_engine.errors import Fenced, RuleBroken
+from sync_engine.errors import RuleBroken
 from sync_engine.names import CATALOG
 
 log = structlog.get_logger()
@@ -74,18 +79,26 @@ class Node:
     context: Context
     database: Database
     next_call: NextCall | None = None
+    renewal_asked: datetime | None = None
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
+    _changing_life: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     async def open(cls, home: Path) -> Self:
         """Raises NotSetUp, BadConfig or KeyFault."""
         config = configs.load(home)
-        keys = KeyStore.load(home)
+        keys = KeyStore.load(home, config.ca_key_file)
         node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
         await node.database.write(_start, node.context, keys.node_path)
+        waiting = key_files.pending(home)
+        if waiting is not None and await node.database.read(is_begun, waiting.epoch):
+            node.context.epoch, node.context.sign = waiting.epoch, waiting.signer()
+            await node.database.write(settle_down)
+        elif waiting is not None:
+            await node._live(waiting, again=True)  # a crash came between the key and the first batch
         if await node.database.read(is_due, node.context):
             await node.apply_ready()  # this software, or the operator, is ready for what waited
         return node
@@ -117,10 +130,7 @@ class Node:
             try:
                 digest = await self.database.read(digest_scope, self.context, scope)
             except PendingFirst:
-                try:
-                    await self.seal()
-                except Fenced:
-                    return None
+                await self.seal()
                 continue
             await self.database.write(remember, self.context, digest)
             return digest
@@ -131,8 +141,31 @@ class Node:
         return await self.database.read(verify, self.context, data)
 
     async def take(self, verified: Verified) -> Outcome:
-        """Store a batch, and apply it if its causes are here."""
-        return await self.rewrite(take, verified)
+        """Store a batch, and apply it if its causes are here. One of this node's own life that it does not know tells
+        that it has lost history: it begins a new life first."""
+        outcome = await self.rewrite(take, verified)
+        while outcome.taken is Taken.OWN:
+            await self.begin_life(verified.batch.header.stream.epoch)
+            outcome = await self.rewrite(take, verified)
+        return outcome
+
+    async def begin_life(self, left: Epoch, *, again: bool = True) -> None:
+        """Leave the epoch ``left``, unless that has been done: a new epoch and a new key, under which everything
+        pending is sealed before any lost history is taken. The connection's certificate stays until the parent has
+        certified the new key. ``again``: a life that this database does not remember may have sealed the same."""
+        async with self._changing_life:
+            if self.context.epoch != left:
+                return
+            if not again:
+                await self.seal()
+            life = key_files.request(self.home, self.context.unit, with_ca=False, fresh=True)
+            await self._live(life, again=again)
+
+    async def _live(self, life: Pending, *, again: bool) -> None:
+        log.warning("a new life begins", epoch=life.epoch, hint="what was lost comes back from parent and children")
+        await self.database.write(begin_life, self.context, life.epoch, life.signer(), again=again)
+        await self.seal()
+        await self.database.write(settle_down)
 
     async def rewrite(
         self, work: Callable[Concatenate[Connection, Context, P], R], *args: P.args, **more: P.kwargs
@@ -165,4 +198,4 @@ class Node:
 def _start(connection: Connection, context: Context, path: tuple[bytes, ...]) -> None:
     open_database(connection, context)
     prune(connection, context)
-    keep_path(connection, path, context.tree_id)
+    mark_mine(connection, keep_path(connection, path, context.tree_id))

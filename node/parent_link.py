@@ -14,19 +14,22 @@ from datetime import UTC, datetime
 
 import grpc
 import grpc.aio
+import structlog
 from dongbo.v1 import sync_pb2
 
 from conflict.values import UnitPath
-from node import __version__
+from node import __version__, renewal
 from node.invitation import Invitation
 from node.keys import Pending
 from node.link import StreamLink
 from node.local import Node
 from node.session import Session, Summary, faults_noted
 from node.throttle import throttled
-from node.transport import ENROL, EXCHANGE, channel_to, error_of
-from sync_engine.errors import LinkFault, LocalFault, Malformed
+from node.transport import ENROL, EXCHANGE, RENEW, channel_to, error_of
+from sync_engine.errors import LinkFault, LocalFault, Malformed, NotCertifiedYet
 from sync_engine.names import parent_of
+
+log = structlog.get_logger()
 
 CONNECT_S = 20.0
 """How long a connection may take to come about: several retries of a handshake over a slow, lossy line."""
@@ -49,13 +52,15 @@ class NoParent(LocalFault):
 
 
 async def sync_with_parent(node: Node, progress: Callable[[Summary], None] = lambda _summary: None) -> Summary:
-    """One exchange with the parent now. Raises NoParent, LinkFault, RemoteFault or Fenced; the reason is kept for
+    """One exchange with the parent now. Raises NoParent, LinkFault or RemoteFault; the reason is kept for
     status."""
     parent = parent_of(node.config.unit)
     if parent is None:
         raise NoParent(f"{node.config.unit} is the root of its tree")
     address = node.config.parent_address
     async with faults_noted(node, parent), throttled(address, node.config.schedule.rate_kbit_s) as near:
+        if renewal.is_due(node, datetime.now(UTC)):
+            await _renew(node, parent, near)
         summary = await _dial(node, parent, near, progress)
     node.on_in_step(summary.seconds)
     return summary
@@ -92,6 +97,36 @@ async def _dial(node: Node, parent: UnitPath, near: str, progress: Callable[[Sum
     except grpc.aio.AioRpcError as error:
         raise error_of(error, address) from error
     finally:
+        await channel.close()
+
+
+async def _renew(node: Node, parent: UnitPath, near: str) -> None:
+    """Have the new life that waits, or the certificate that nears its end, certified. A parent that cannot do so now,
+    or is too old to know of it, is asked again next time. Raises Cloned or LinkFault."""
+    address, keys = node.config.parent_address, node.keys
+    channel = channel_to(
+        near,
+        parent,
+        key=keys.tls_key_pem,
+        chain=keys.tls_chain_pem,
+        root=keys.tls_root_pem,
+        relayed=near != address,
+    )
+    try:
+        await _connected(channel, address)
+        request = renewal.request_of(node)
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RENEW)
+        response = await method(request, timeout=CONNECT_S)
+        await renewal.install(node, request, response)
+        log.info("certified anew", epoch=node.keys.epoch)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            fault = error_of(error, address)
+            if not isinstance(fault, NotCertifiedYet):
+                raise fault from error
+            log.warning("not certified yet", reason=str(fault), hint=fault.hint)
+    finally:
+        node.renewal_asked = datetime.now(UTC)
         await channel.close()
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -21,15 +22,25 @@ from node.line import Line, Turn
 from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch, undamaged
-from node.storage.certificates import keep_path
-from node.storage.inbox import LOST_HISTORY, Taken, Verified, refuse, take_proof
-from node.storage.meta import fence
-from node.storage.outbox import batch_beside, for_peer, forks, held_on_link, hello_of, paths_of, sendable
+from node.storage.inbox import Taken, Verified, refuse, take_proof
+from node.storage.outbox import (
+    batch_beside,
+    branch_from,
+    chain_of,
+    for_peer,
+    forks,
+    held_on_link,
+    hello_of,
+    paths_of,
+    sendable,
+    strays,
+)
+from node.storage.statements import digests_on_link
+from node.telling import keep_certificates, keep_statements, send_statements
 from sync_engine.batch import parse_batch
 from sync_engine.errors import (
     BadCertificate,
     BadSignature,
-    Fenced,
     LinkFault,
     LocalFault,
     NotYet,
@@ -41,6 +52,7 @@ from sync_engine.exchange import (
     Effect,
     Exchange,
     Finish,
+    LostHistory,
     PeerForked,
     PeerHolds,
     PeerMet,
@@ -49,11 +61,15 @@ from sync_engine.exchange import (
     Prove,
     Send,
     Ship,
+    ShipBranch,
     Span,
     Store,
     StoreCertificates,
+    TellChain,
 )
-from sync_engine.frames import BatchFrame, Certificates, ForkProof, Frame, decode, encode
+from sync_engine.frames import BatchFrame, Certificates, Chain, ForkProof, Frame, decode, encode
+from sync_engine.names import is_towards
+from sync_engine.telling import KeepStatements
 
 log = structlog.get_logger()
 
@@ -88,12 +104,9 @@ class Summary:
 
 @asynccontextmanager
 async def faults_noted(node: Node, peer: str) -> AsyncIterator[None]:
-    """What a session with ``peer`` fails with is kept: a fence stops this node, anything else is told by status."""
+    """What a session with ``peer`` fails with is kept, and told by status."""
     try:
         yield
-    except Fenced as fault:
-        await node.database.write(fence, str(fault))
-        raise
     except ReplicationError as fault:
         await node.database.write(peers.note_failure, peer, node.context.now_ms(), str(fault))
         raise
@@ -124,6 +137,7 @@ class Session:
         self._holds: dict[StreamId, Head] = {}
         self._forked: list[Head] = []
         self._shown: set[StreamId] = set()
+        self._told: set[StreamId] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sealed = asyncio.Event()
         self._sealing: asyncio.Task[None]
@@ -136,7 +150,8 @@ class Session:
         await self.node.seal_next()  # often that is all; the rest of a backlog is sealed while we ship
         certificate = self.node.keys.certified.sha256
         hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
-        self._exchange = Exchange(hello, held, child=self.child, peer=self.peer)
+        told = await self.node.database.read(digests_on_link, self.child)
+        self._exchange = Exchange(hello, held, child=self.child, peer=self.peer, statements=told)
         self._sealing = self._beside(self._seal_rest())
         self._beside(self._store_verified())
         try:
@@ -178,17 +193,10 @@ class Session:
         while (data := await self._turn.to_hear(self._next_frame, self._inbox.join)) is not None:
             frame = decode(data)
             if frame is not None:
-                await self._perform(await self._heard(frame))
+                await self._perform(self._exchange.on_frame(frame))
                 self._credit.set()
         await self._inbox.join()  # a peer that was told of a refusal waits for no answer to what it sent after
         self._end()
-
-    async def _heard(self, frame: Frame) -> list[Effect]:
-        try:
-            return self._exchange.on_frame(frame)
-        except Fenced as fault:  # before anything else: other sessions of this node may be about to seal
-            await self.node.database.write(fence, str(fault))
-            raise
 
     async def _next_frame(self) -> bytes | None:
         """The next frame, or None when the peer has ended its side."""
@@ -206,41 +214,46 @@ class Session:
                 case Store(data):
                     await self._prove(data)
                 case StoreCertificates(paths):
-                    await self._keep_certificates(paths)
+                    await keep_certificates(self.node, self.peer, paths)
+                case KeepStatements(statements):
+                    await keep_statements(self.node, statements)
                 case Ship(scopes):
                     self._beside(self._ship(scopes))
-                case PeerHolds(heads):
-                    self._holds.update((head.stream, head) for head in heads)
-                case PeerForked(theirs):
-                    self._forked.append(theirs)
+                case ShipBranch(chain):
+                    self._beside(self._ship_branch(chain))
+                case TellChain(stream):
+                    await self._tell_chain(stream)
                 case Prove(proof):
                     await self._keep_proof(proof)
-                case PeerRestored(stream):
-                    reason = f"{self.peer} is behind on its own stream {stream}: it was restored from an older copy"
-                    await self.node.database.write(peers.note_fenced, self.peer, reason)
-                case PeerRefused(head, why):
-                    log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
-                    self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
-                case PeerMet(hello):
-                    await self.node.database.write(
-                        peers.note_met, self.peer, hello.time_ms - self.node.context.now_ms()
-                    )
+                case LostHistory():
+                    await self.node.begin_life(self._exchange.hello.epoch)
                 case Finish():
                     async with self._sending:  # an ack on its way goes out: cut off, the peer would wait for it
                         self._end()
+                case _:
+                    await self._note(effect)
+
+    async def _note(self, effect: Effect) -> None:
+        """What the peer is, holds and says of itself."""
+        match effect:
+            case PeerHolds(heads):
+                self._holds.update((head.stream, head) for head in heads)
+            case PeerForked(theirs):
+                self._forked.append(theirs)
+            case PeerRestored(stream):
+                log.warning("a neighbour was restored from an older copy", peer=self.peer, stream=str(stream))
+            case PeerRefused(head, why):
+                log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
+                self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
+            case PeerMet(hello):
+                skew_ms = hello.time_ms - self.node.context.now_ms()
+                await self.node.database.write(peers.note_met, self.peer, skew_ms)
 
     async def _send(self, frame: Frame) -> None:
         async with self._sending:
             await self.link.send(encode(frame))
 
     # --- receiving ---
-
-    async def _keep_certificates(self, paths: tuple[tuple[bytes, ...], ...]) -> None:
-        for path in paths:
-            try:
-                await self.node.database.write(keep_path, path, self.node.context.tree_id)
-            except (BadCertificate, RemoteFault) as fault:
-                log.warning("certificate refused", peer=self.peer, reason=str(fault))
 
     async def _prove(self, data: bytes) -> None:
         """Verify a batch; what does not match its signature is dropped and asked for again, what breaks a rule is
@@ -285,8 +298,6 @@ class Session:
         batch = verified.batch
         del verified  # what was unpacked is done with
         self._turn.put_away()
-        if outcome.taken is Taken.OWN:
-            raise Fenced(LOST_HISTORY)
         self.summary.applied_rows += outcome.applied.rows
         self.summary.conflicts += outcome.applied.conflicts
         size = len(batch.data)
@@ -295,6 +306,11 @@ class Session:
         if outcome.taken in (Taken.FROZEN, Taken.FORKED):
             row_reason = "the stream is frozen or refused here"
             await self._perform(self._exchange.on_refused(batch.head, row_reason, size))
+        elif outcome.held is None or outcome.held.seq < batch.head.seq:  # no ack would answer for it
+            reason = (
+                "it has been said again since" if outcome.taken is Taken.KNOWN else "what comes before it is not here"
+            )
+            await self._perform(self._exchange.on_refused(batch.head, reason, size))
         else:
             await self._perform(self._exchange.on_stored(outcome.held, size))
         if outcome.taken is Taken.APPLIED or batch.header.settles is not None:
@@ -309,7 +325,7 @@ class Session:
             log.warning("proof of a fork refused", peer=self.peer, reason=str(fault))
             return
         if taken is Taken.OWN:
-            raise Fenced(LOST_HISTORY)
+            await self.node.begin_life(self._exchange.hello.epoch)
 
     # --- shipping ---
 
@@ -323,11 +339,13 @@ class Session:
         """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
         certified: set[tuple[UnitPath, Epoch]] = set()
         await self._ship_proofs(certified)
+        certify = partial(self._certify, certified=certified)
+        await send_statements(self.node, self.child, self._exchange, certify, self._send)
         while True:
             await self._ship_scopes(scopes, certified)
             all_sealed = self._sealing.done()
             self._sealed.clear()
-            scopes = self._exchange.more(await self.node.database.read(held_on_link, self.child))
+            scopes = self._exchange.more(await self.node.database.read(held_on_link, self.node.context, self.child))
             if not scopes and all_sealed:
                 break
             if not scopes and not self._sealing.done():
@@ -341,6 +359,7 @@ class Session:
             for theirs in forked:
                 self._exchange.on_forked(theirs)
                 await self._ship_beside(theirs)
+                await self._tell_chain(theirs.stream)
             unknown = (span.stream for span in spans if span.after is None)
             await self._certify({(stream.origin, stream.epoch) for stream in unknown}, certified)
             for no in nos:
@@ -360,8 +379,38 @@ class Session:
         await self._certify({(fork.stream.origin, fork.stream.epoch) for fork in known}, certified)
         for fork in known:
             await self._send(fork.proof)
+            await self._tell_chain(fork.stream)
         for theirs in self._forked:
             await self._ship_beside(theirs)
+            await self._tell_chain(theirs.stream)
+        for batch in await self.node.database.read(strays, self.node.context, self.peer, self.child):
+            self._exchange.on_forked(batch.head)
+            await self._certify({(batch.header.stream.origin, batch.header.stream.epoch)}, certified)
+            data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
+            await self._ship_bytes(batch.head, data)
+
+    async def _tell_chain(self, stream: StreamId) -> None:
+        """Show a peer that stands farther from a stream's origin which chain is known here; once a session."""
+        if stream in self._told or is_towards(stream.origin, self.peer, self.node.context.unit):
+            return
+        self._told.add(stream)
+        chain = await self.node.database.read(chain_of, stream)
+        if chain is not None:
+            self._exchange.on_chain_told()
+            await self._send(chain)
+
+    async def _ship_branch(self, chain: Chain) -> None:
+        """What parts here from the chain of a peer that is, or stands on the way to, a stream's origin."""
+        common, nos = await self.node.database.read(branch_from, chain)
+        for no in () if self._exchange.is_linear(chain.stream, common) else nos:
+            _stream, digest, raw = await self.node.database.read(stored_batch, no)
+            batch = undamaged(raw, digest)
+            if batch is None:
+                break
+            self._exchange.on_forked(batch.head)
+            data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
+            await self._ship_bytes(batch.head, data)
+        await self._perform(self._exchange.on_branch_shipped(chain.stream))
 
     async def _ship_beside(self, theirs: Head) -> None:
         """Show the peer which batch stands here at the place of its own; once a session."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = (
 import grpc
 import grpc.aio
 
-from node.keys import from_pem
+from node.keys import KeyStore, from_pem
 from sync_engine import errors
 from sync_engine.certificates import Certified, verify_enrolment_path, verify_link_path
 from sync_engine.errors import BadCertificate, LinkFault, PortTaken, Refused, ReplicationError
@@ -28,7 +28,7 @@ from sync_engine.limits import FRAME_BYTES_MAX
 from sync_engine.names import dns_name
 
 SERVICE = "dongbo.v1.SyncService"
-EXCHANGE, ENROL = f"/{SERVICE}/Exchange", f"/{SERVICE}/Enrol"
+EXCHANGE, ENROL, RENEW = f"/{SERVICE}/Exchange", f"/{SERVICE}/Enrol", f"/{SERVICE}/Renew"
 
 PATIENCE_MS = 360_000
 """Over a slow line a ping waits behind what was written before it, and the largest frame takes nearly six minutes at
@@ -79,6 +79,17 @@ def channel_to(
 def server_credentials(*, key: bytes, chain: bytes, root: bytes) -> grpc.ServerCredentials:
     """A server that no one reaches without a certificate of this tree."""
     return grpc.ssl_server_credentials([(key, chain)], root_certificates=root, require_client_auth=True)
+
+
+def living_credentials(current: Callable[[], KeyStore]) -> grpc.ServerCredentials:
+    """The same, whose certificate is the one that ``current`` gives at each handshake: a renewal needs no restart."""
+
+    def configured() -> grpc.ServerCertificateConfiguration:  # on a thread of grpc's, once a handshake
+        keys = current()
+        pair = (keys.tls_key_pem, keys.tls_chain_pem)
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=keys.tls_root_pem)
+
+    return grpc.dynamic_ssl_server_credentials(configured(), configured, require_client_authentication=True)
 
 
 def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:

@@ -79,6 +79,9 @@ class BatchHeader:
     sections: tuple[SectionHeader, ...]
     braked: bool = False
     settles: Settlement | None = None
+    repeats: tuple[bytes, bytes] | None = None
+    """(header, signature) of a batch of a former life whose place in its stream another one has: this one says the
+    same again. Its ``seen_delta`` is all that the former one had seen, and stands alone."""
 
     @property
     def entries(self) -> int:
@@ -158,6 +161,8 @@ def encode_header(header: BatchHeader) -> bytes:
         ],
         braked=header.braked,
         settles=None if header.settles is None else _settlement_to_wire(header.settles),
+        repeats_header=b"" if header.repeats is None else header.repeats[0],
+        repeats_signature=b"" if header.repeats is None else header.repeats[1],
     ).SerializeToString()
 
 
@@ -179,7 +184,7 @@ def parse_header(data: bytes) -> BatchHeader:
     """Raises Malformed or LimitExceeded; the tree, the chain and the signature are judged elsewhere."""
     if len(data) > limits.HEADER_BYTES_MAX:
         raise LimitExceeded("a batch header is too large")
-    once = dict.fromkeys((1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 13), 1)
+    once = dict.fromkeys((1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 13, 14, 15), 1)
     spans = guard(data, {**once, 8: limits.SEEN_MAX, 11: limits.SECTIONS_MAX})
     for start, end in spans[13]:
         guard(data[start:end], {1: 1, 2: limits.UNDONE_MAX})
@@ -214,6 +219,7 @@ def parse_header(data: bytes) -> BatchHeader:
         sections=tuple(_section_from_wire(section) for section in message.sections),
         braked=message.braked,
         settles=_settlement_from_wire(message),
+        repeats=(message.repeats_header, message.repeats_signature) if message.repeats_header else None,
     )
     _check_sizes(header)
     return header

@@ -5,6 +5,8 @@ ReplicationError          hint= says what an operator can do
 │   ├── Malformed, BadSignature, BadCertificate, OutOfScope, WrongTree, IncompatibleVersion, LimitExceeded, Forked,
 │   │   RuleBroken
 │   ├── NotYet             nobody's fault: it can be judged later -> not taken now, asked for again
+│   ├── Cloned, Revoked    this home's key has ended             -> a person decides
+│   ├── NotCertifiedYet    the parent's CA key is not there      -> go on with the old certificate, ask again
 │   └── Refused           the peer said no          -> tell the operator the peer's words
 ├── LocalFault            our store, setup or input -> stop this command, change nothing, tell the operator
 │   ├── BadName, RegistryError, BadInput, BadInvitation, RowTooLarge
@@ -85,6 +87,32 @@ class Forked(RemoteFault):
     """Two signed batches at one place of one stream: proof is kept, the stream is frozen."""
 
     default_hint = "the origin was restored from an old image or cloned: run 'dongbo recover' there"
+
+
+class Cloned(RemoteFault):
+    """A second key wants to follow one key: two machines run the same home, or an old copy of it was restored."""
+
+    default_hint = (
+        "switch one of the two machines off; to keep this one, ask the parent unit for an invitation ('dongbo invite"
+        " LABEL --recover' there) and run 'dongbo recover --from-parent' with it here"
+    )
+
+
+class Revoked(RemoteFault):
+    """The parent has ended this key."""
+
+    default_hint = (
+        "ask the parent unit; it lets the unit come back with 'dongbo invite LABEL --recover', and with what that gives"
+        " 'dongbo recover --from-parent' goes on"
+    )
+
+
+class NotCertifiedYet(RemoteFault):
+    """The parent cannot sign now, because its CA key is kept elsewhere: what was asked waits there."""
+
+    default_hint = (
+        "the parent's operator must bring the CA key ('dongbo approve' there); this node asks again by itself"
+    )
 
 
 class Refused(RemoteFault):

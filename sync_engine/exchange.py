@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TypeAlias
 
-from conflict.values import Head, StreamId, UnitPath
+from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from sync_engine import frames
-from sync_engine.errors import Fenced, IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
+from sync_engine.errors import IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
 from sync_engine.frames import (
     Ack,
     BatchFrame,
     Certificates,
+    Chain,
     Credit,
     Done,
     ForkProof,
@@ -27,8 +28,10 @@ from sync_engine.frames import (
     HeadsFrame,
     Hello,
     Refusal,
+    Statements,
 )
-from sync_engine.names import CATALOG, REGISTRY, is_shared
+from sync_engine.names import CATALOG, REGISTRY, is_shared, is_towards
+from sync_engine.telling import NOTHING, KeepStatements, Telling
 
 CREDIT_BYTES = 16 * 1024 * 1024
 """How far a sender may run ahead of what the receiver has stored: both sides' memory is bounded by it."""
@@ -94,9 +97,29 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
+class LostHistory:
+    """The parent has batches of this node that this node does not have: it was restored from an older copy, or runs
+    twice. A new life begins before anything else; what it lost comes in this session like anybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellChain:
+    """The peer has another branch, or more, of a stream of this node's own: show it where the branches part."""
+
+    stream: StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class ShipBranch:
+    """The peer stands nearer to a stream's origin and has shown its chain: send what parts from it here, then report
+    ``on_branch_shipped``."""
+
+    chain: Chain
+
+
+@dataclass(frozen=True, slots=True)
 class PeerRestored:
-    """The peer is behind on its own stream: it was restored from an older copy. It is shown its own batches, and stops
-    until it is recovered."""
+    """The peer is behind on its own stream: it was restored from an older copy, and is sent what it lost."""
 
     stream: StreamId
 
@@ -125,10 +148,14 @@ Effect: TypeAlias = (
     Send
     | Store
     | StoreCertificates
+    | KeepStatements
     | Ship
     | Prove
     | PeerHolds
     | PeerForked
+    | LostHistory
+    | TellChain
+    | ShipBranch
     | PeerRestored
     | PeerRefused
     | PeerMet
@@ -136,15 +163,25 @@ Effect: TypeAlias = (
 )
 
 
-def digest_of(heads: Iterable[Head], *, pending: bool = False, forked: Iterable[StreamId] = ()) -> bytes:
-    """What hello carries: SHA-256 over the held heads of the shared scopes, and the streams whose fork is proven. With
-    edits that are not sealed yet it equals no peer's: a session that found itself in step would end without them."""
+def digest_of(
+    heads: Iterable[Head],
+    *,
+    pending: bool = False,
+    forked: Iterable[StreamId] = (),
+    statements: Mapping[Scope, bytes] = NOTHING,
+) -> bytes:
+    """What hello carries: SHA-256 over the held heads of the shared scopes, the streams whose fork is proven, and each
+    scope's statements. With edits that are not sealed yet it equals no peer's: a session that found itself in step
+    would end without them."""
     digest = sha256(b"pending" if pending else b"")
     for stream in sorted(forked):
         digest.update(f"fork\0{stream.origin}\0{stream.epoch}\0{stream.scope}\0".encode())
     for head in sorted(heads):
         digest.update(f"{head.stream.origin}\0{head.stream.epoch}\0{head.stream.scope}\0{head.seq}\0".encode())
         digest.update(head.hash)
+    for scope, said in sorted(statements.items()):
+        digest.update(f"said\0{scope}\0".encode())
+        digest.update(said)
     return digest.digest()
 
 
@@ -162,20 +199,31 @@ def sending_order(spans: Iterable[Span]) -> tuple[tuple[Span, ...], ...]:
 
 
 class Exchange:
-    """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins."""
+    """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins,
+    ``statements`` a digest of what it knows said of each."""
 
-    def __init__(self, hello: Hello, held: Mapping[StreamId, Head], *, child: UnitPath, peer: UnitPath) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        held: Mapping[StreamId, Head],
+        *,
+        child: UnitPath,
+        peer: UnitPath,
+        statements: Mapping[Scope, bytes] = NOTHING,
+    ) -> None:
         self.hello = hello
         self.held = dict(held)
         self.child, self.peer = child, peer
+        self.telling = Telling(statements)
         self.dials = hello.unit == child
         self.peer_hello: Hello | None = None
         self._unacked: dict[StreamId, int] = {}
         self._refused: set[StreamId] = set()
         self._theirs: dict[StreamId, Head] = {}
+        self._said: dict[StreamId, Head] = {}
         self._granted = self._received = 0  # of what the peer may send us
         self._credit = self._sent = 0  # of what we may send
-        self._storing = 0
+        self._storing = self._branches = self._chains = 0
         self._compared = self._shipped = self._peer_done = self._finished = False
 
     # --- what the shell reports ---
@@ -192,7 +240,10 @@ class Exchange:
             case Hello():
                 return self._on_hello(frame)
             case HeadsFrame(heads):
+                self.telling.on_heads(frame)
                 return self._on_heads(heads)
+            case Statements(statements):
+                return [self.telling.on_statements(statements)]
             case Certificates(paths):
                 return [StoreCertificates(paths)]
             case BatchFrame(data):
@@ -204,6 +255,8 @@ class Exchange:
                 return []
             case ForkProof():
                 return [Prove(frame)]
+            case Chain():
+                return self._on_chain(frame)
             case Refusal(head, reason):
                 if head.stream not in self._theirs:
                     return []  # of what was sent alone: each is kept and told
@@ -250,6 +303,10 @@ class Exchange:
                 spans.append(Span(stream, theirs, mine))
         return sending_order(spans)
 
+    def knows_origin(self, unit: UnitPath, epoch: Epoch) -> bool:
+        """Whether the peer has batches of that life of a unit, and so its certificate."""
+        return any((stream.origin, stream.epoch) == (unit, epoch) for stream in self._theirs)
+
     def leave(self, stream: StreamId) -> None:
         """Nothing more of a stream is sent in this session, nor an answer to what was sent waited for."""
         self._refused.add(stream)
@@ -262,12 +319,27 @@ class Exchange:
     @property
     def is_complete(self) -> bool:
         """Whether both sides have said all they had, and all of ours was acknowledged or refused."""
-        return self._compared and self._shipped and self._peer_done and not self._unacked and not self._storing
+        said = self._compared and self._shipped and self._peer_done
+        return said and not (self._unacked or self._storing or self._branches or self._chains)
 
     def on_shipped(self) -> list[Effect]:
         """All that the peer lacked has been sent."""
         self._shipped = True
         return [Send(Done()), *self._finish_if_due()]
+
+    def on_branch_shipped(self, stream: StreamId) -> list[Effect]:
+        """All that a chain made necessary has been sent: an empty chain says so."""
+        self._branches -= 1
+        return [Send(Chain(stream, 1, ())), *self._finish_if_due()]
+
+    def on_chain_told(self) -> None:
+        """A chain has been shown: the session goes on until the peer has sent what parts from it."""
+        self._chains += 1
+
+    def is_linear(self, stream: StreamId, common: int) -> bool:
+        """Whether the peer holds nothing of a stream beyond what both have: the rest is sent as always."""
+        head = self._said.get(stream)
+        return head is None or head.seq <= common
 
     # --- what follows from it ---
 
@@ -293,7 +365,7 @@ class Exchange:
                 effects.append(Send(Done()))
             return [*effects, PeerHolds(tuple(self.held.values())), *self._finish_if_due()]
         self._granted = CREDIT_BYTES
-        return [*effects, Send(HeadsFrame(tuple(sorted(self.held.values())))), Send(Credit(self._granted))]
+        return [*effects, Send(self.telling.heads(self.held)), Send(Credit(self._granted))]
 
     def _on_heads(self, theirs: tuple[Head, ...]) -> list[Effect]:
         if self._compared:
@@ -301,10 +373,13 @@ class Exchange:
         self._compared = True
         if any(not is_shared(head.stream.scope, self.child) for head in theirs):
             raise OutOfScope("the peer names a scope that does not travel here")
-        self._theirs = {head.stream: head for head in theirs}
-        if self.dials:
-            self._refuse_to_repeat_history(self._theirs)
+        self._said = {head.stream: head for head in theirs}
+        self._theirs = dict(self._said)
         effects: list[Effect] = []
+        beyond = [stream for stream, head in self._theirs.items() if self._is_beyond(stream, head)]
+        if self.dials and any(stream.epoch == self.hello.epoch for stream in beyond):
+            effects.append(LostHistory())
+        effects += [TellChain(stream) for stream in beyond]
         for stream, mine in self.held.items():
             head = self._theirs.get(stream)
             if head is not None and head.seq == mine.seq and head.hash != mine.hash:
@@ -314,18 +389,23 @@ class Exchange:
                 effects.append(PeerRestored(stream))
         return [PeerHolds(theirs), *effects, Ship(self.more(self.held))]
 
-    def _refuse_to_repeat_history(self, theirs: Mapping[StreamId, Head]) -> None:
-        """A child that is behind on its own streams was restored from an older image, or has been cloned. The parent's
-        word is enough; a child must show the batches, else it could stop its parent with a lie."""
-        for stream, head in theirs.items():
-            mine = self.held.get(stream)
-            if stream.origin != self.hello.unit:
-                continue
-            if mine is None or mine.seq < head.seq or (mine.seq == head.seq and mine.hash != head.hash):
-                raise Fenced(
-                    f"{self.peer} holds batches of this node that this node does not have: it was restored from an"
-                    " older copy, or runs twice"
-                )
+    def _is_beyond(self, stream: StreamId, theirs: Head) -> bool:
+        """Whether the peer has what this node signed and does not have: it was restored from an older image, or has
+        been cloned. The parent's word is enough to begin a new life; a child must show the batches, else it could make
+        its parent do so with a lie."""
+        mine = self.held.get(stream)
+        if stream.origin != self.hello.unit:
+            return False
+        return mine is None or mine.seq < theirs.seq or (mine.seq == theirs.seq and mine.hash != theirs.hash)
+
+    def _on_chain(self, chain: Chain) -> list[Effect]:
+        if not self._compared or not is_shared(chain.stream.scope, self.child):
+            raise OutOfScope("the peer shows the chain of a stream that does not travel here")
+        if not is_towards(chain.stream.origin, self.peer, self.hello.unit):
+            self._chains = max(0, self._chains - 1)  # the answer of one that stands farther from the origin
+            return self._finish_if_due()
+        self._branches += 1
+        return [ShipBranch(chain)]
 
     def _on_batch(self, data: bytes) -> list[Effect]:
         self._received += len(data)

@@ -25,6 +25,11 @@ MAJOR, MINOR = 1, 0
 TIME_MS_MAX = 2**48 - 1
 """A peer's clock is cut to what a time may be: it informs, so even nonsense is no reason to refuse."""
 
+HASH_BYTES = 32
+
+CHAIN_MAX = 100_000
+"""Hashes of one chain: three megabytes. Two lives that part farther back than this need a person."""
+
 Heads: TypeAlias = Mapping[StreamId, Head]
 """Per stream the last contiguous verified batch stored."""
 
@@ -48,7 +53,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class HeadsFrame:
+    """``statements`` has, by scope, a digest of the statements held; ``unconfirmed`` the scopes for whose heads the
+    speaker has no receipt of the other's."""
+
     heads: tuple[Head, ...]
+    statements: tuple[tuple[Scope, bytes], ...] = ()
+    unconfirmed: frozenset[Scope] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +106,40 @@ class ForkProof:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """The hashes of a stream's batches as the speaker holds them, from number ``first`` on without gaps."""
+
+    stream: StreamId
+    first: int
+    hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What one node signed for all whom it concerns, opaque here."""
+
+    tag: str
+    body: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Everything the speaker had to send has been sent."""
 
 
-Frame: TypeAlias = Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Done
+Frame: TypeAlias = (
+    Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Chain | Statements | Done
+)
 
 
-def _scopes_to_wire(heads: Iterable[Head]) -> list[sync_pb2.ScopeHeads]:
+def scopes_to_wire(heads: Iterable[Head]) -> list[sync_pb2.ScopeHeads]:
+    """Heads as they travel, scope by scope."""
     by_scope: dict[str, list[Head]] = {}
     for head in sorted(heads):
         by_scope.setdefault(head.stream.scope, []).append(head)
@@ -122,15 +158,15 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
     match frame:
         case Hello():
             return sync_pb2.Frame(hello=_hello_to_wire(frame))
-        case HeadsFrame(heads):
-            return sync_pb2.Frame(heads=sync_pb2.Heads(scopes=_scopes_to_wire(heads)))
+        case HeadsFrame(heads, statements, unconfirmed):
+            return sync_pb2.Frame(heads=sync_pb2.Heads(scopes=_heads_to_wire(heads, statements, unconfirmed)))
         case Certificates(paths):
             wire = [sync_pb2.CertificatePath(certificates=path) for path in paths]
             return sync_pb2.Frame(certificates=sync_pb2.Certificates(paths=wire))
         case BatchFrame(data):
             return sync_pb2.Frame(batch=data)
         case Ack(heads):
-            return sync_pb2.Frame(ack=sync_pb2.Ack(scopes=_scopes_to_wire(heads)))
+            return sync_pb2.Frame(ack=sync_pb2.Ack(scopes=scopes_to_wire(heads)))
         case Credit(total):
             return sync_pb2.Frame(credit=sync_pb2.Credit(bytes=total))
         case Refusal(head, reason):
@@ -144,8 +180,31 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
                 second_signature=other_signature,
             )
             return sync_pb2.Frame(fork=proof)
+        case Chain(stream, first, hashes):
+            chain = sync_pb2.Chain(
+                scope=stream.scope,
+                origin=stream.origin,
+                epoch=epoch_to_wire(stream.epoch),
+                from_seq=first,
+                hashes=b"".join(hashes),
+            )
+            return sync_pb2.Frame(chain=chain)
+        case Statements(statements):
+            told = [sync_pb2.Statement(tag=each.tag, body=each.body, signature=each.signature) for each in statements]
+            return sync_pb2.Frame(statements=sync_pb2.Statements(statements=told))
         case Done():
             return sync_pb2.Frame(done=sync_pb2.Done())
+
+
+def _heads_to_wire(
+    heads: Iterable[Head], statements: Iterable[tuple[Scope, bytes]], unconfirmed: Iterable[Scope]
+) -> list[sync_pb2.ScopeHeads]:
+    scopes = {each.scope: each for each in scopes_to_wire(heads)}
+    for scope, digest in statements:
+        scopes.setdefault(scope, sync_pb2.ScopeHeads(scope=scope)).statements = digest
+    for scope in sorted(unconfirmed):
+        scopes.setdefault(scope, sync_pb2.ScopeHeads(scope=scope)).unconfirmed = True
+    return list(scopes.values())
 
 
 def _hello_to_wire(hello: Hello) -> sync_pb2.Hello:
@@ -168,15 +227,18 @@ def decode(data: bytes) -> Frame | None:
     """The frame, or None for one of a newer minor version, to be passed over. Raises Malformed or LimitExceeded."""
     if len(data) > limits.FRAME_BYTES_MAX:
         raise LimitExceeded("a frame is too large")
-    spans = guard(data, dict.fromkeys(range(1, 11), 1))
+    spans = guard(data, dict.fromkeys(range(1, 14), 1))
     if sum(len(found) for found in spans.values()) > 1:
         raise Malformed("a frame says two things")
     for number in (2, 5):  # heads and ack: lists of lists
         for start, end in spans[number]:
-            _guard_scopes(data[start:end])
+            guard_scopes(data[start:end])
     for start, end in spans[3]:
         for a, b in guard(data[start:end], {1: limits.CERTIFICATES_MAX})[1]:
             guard(data[start + a : start + b], {1: 32})
+    for start, end in spans[13]:
+        for a, b in guard(data[start:end], {1: limits.STATEMENTS_MAX})[1]:
+            _guard_statement(data[start + a : start + b])
     try:
         wire = sync_pb2.Frame.FromString(data)
     except DecodeError as error:
@@ -187,10 +249,17 @@ def decode(data: bytes) -> Frame | None:
         raise Malformed("a frame names no unit or scope") from error
 
 
-def _guard_scopes(data: bytes) -> None:
+def _guard_statement(data: bytes) -> None:
+    guard(data, {1: 1, 2: 1, 3: 1})
+    if len(data) > limits.STATEMENT_BYTES_MAX:
+        raise LimitExceeded("a statement is too large")
+
+
+def guard_scopes(data: bytes, number: int = 1) -> None:
+    """Check lists of heads, each a scope's, in the field ``number`` of a message, before it is parsed."""
     heads = 0
-    for start, end in guard(data, {1: limits.SCOPES_MAX})[1]:
-        heads += len(guard(data[start:end], {1: 1, 2: limits.HEADS_MAX})[2])
+    for start, end in guard(data, {number: limits.SCOPES_MAX})[number]:
+        heads += len(guard(data[start:end], {1: 1, 2: limits.HEADS_MAX, 3: 1, 4: 1})[2])
         if heads > limits.HEADS_MAX:
             raise LimitExceeded("a frame holds too many heads")
 
@@ -200,13 +269,18 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
         case "hello":
             return _hello_from_wire(wire.hello)
         case "heads":
-            return HeadsFrame(_heads_from_wire(wire.heads.scopes))
+            scopes = wire.heads.scopes
+            return HeadsFrame(
+                heads_from_wire(scopes),
+                tuple((check_scope(each.scope), each.statements[:32]) for each in scopes if each.statements),
+                frozenset(check_scope(each.scope) for each in scopes if each.unconfirmed),
+            )
         case "certificates":
             return Certificates(tuple(tuple(path.certificates) for path in wire.certificates.paths))
         case "batch":
             return BatchFrame(wire.batch)
         case "ack":
-            return Ack(_heads_from_wire(wire.ack.scopes))
+            return Ack(heads_from_wire(wire.ack.scopes))
         case "credit":
             return Credit(wire.credit.bytes)
         case "refusal":
@@ -216,13 +290,28 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
         case "fork":
             fork = wire.fork
             return ForkProof((fork.first_header, fork.first_signature), (fork.second_header, fork.second_signature))
+        case "chain":
+            return _chain_from_wire(wire.chain)
+        case "statements":
+            told = wire.statements.statements
+            return Statements(tuple(Statement(each.tag, each.body, each.signature) for each in told))
         case "done":
             return Done()
         case _:
             return None
 
 
-def _heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
+def _chain_from_wire(chain: sync_pb2.Chain) -> Chain:
+    raw = chain.hashes
+    if len(raw) % HASH_BYTES or not 1 <= chain.from_seq < 2**62:
+        raise Malformed("a chain is no row of hashes")
+    stream = StreamId(check_unit(chain.origin), epoch_from_wire(chain.epoch), check_scope(chain.scope))
+    hashes = tuple(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
+    return Chain(stream, chain.from_seq, hashes)
+
+
+def heads_from_wire(scopes: Iterable[sync_pb2.ScopeHeads]) -> tuple[Head, ...]:
+    """Raises Malformed or BadName."""
     heads = tuple(head_from_wire(head, Scope(check_scope(scope.scope))) for scope in scopes for head in scope.heads)
     if len({head.stream for head in heads}) != len(heads):
         raise Malformed("a frame names two heads of one stream")

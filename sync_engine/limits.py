@@ -48,6 +48,16 @@ HEADS_MAX = 100_000
 CERTIFICATES_MAX = 10_000
 """Of one message of heads or certificates."""
 
+STATEMENT_BYTES_MAX = 256 * 1024
+"""A revocation names the last head of each stream of a key: a province's thousand take a quarter of this."""
+
+STATEMENTS_MAX = 200
+"""Of one frame."""
+
+STATEMENTS_SESSION_MAX = 100_000
+"""Of one session: a heartbeat per unit and scope of a province's whole subtree, many times over. Each costs its
+receiver a signature to prove."""
+
 WRITE_MS_MAX = 200
 """No write transaction of ours is longer: a foreign client with a busy timeout of a second must never be refused."""
 

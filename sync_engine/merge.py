@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from conflict.numbers import conflict_number
-from conflict.policies import Policy, is_conflict, shown
-from conflict.register import add_write, rivals, showable
+from conflict.policies import Policy, is_conflict, shown, value_key
+from conflict.register import add_again, add_write, rivals, showable
 from conflict.values import Head, Hold, Value, Write
 from conflict.vector import Vector
 from sync_engine.batch import SectionKind
@@ -138,6 +138,14 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """One entry that the batch's origin sealed of this key in another life of its own, merged here, and its dot."""
+
+    dot: Head
+    entry: EntryView
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """A register holding writes of different values. ``field`` names the register, a union's with its element."""
 
@@ -163,54 +171,113 @@ class MergedKey:
 
 
 def merge_key(
-    table: Table, scope: str, key: str, states: dict[bytes, RowState], entries: Sequence[EntryView], batch: Batch
+    table: Table,
+    scope: str,
+    key: str,
+    states: dict[bytes, RowState],
+    entries: Sequence[EntryView],
+    batch: Batch,
+    former: Sequence[Former] = (),
 ) -> MergedKey:
-    """Merge the entries of one batch into one key's states, which are changed in place."""
+    """Merge the entries of one batch into one key's states, which are changed in place. ``former``: what its origin had
+    sealed of the key in other lives, where this batch may say some of it again."""
     seen = batch.seen.updated([batch.dot])  # within a batch a later entry has seen the earlier ones
-    alive: dict[bytes, tuple[int, bool]] = {}
-    for entry in sorted(entries, key=lambda each: (each.time, each.kind is SectionKind.DELETE)):
+    merged: list[EntryView] = []
+    for entry in _in_order(entries):
         state = states.get(entry.identity)
         if entry.kind is SectionKind.ROWS:
-            state = _merge_entry(table, state, entry, batch, seen)
+            state = _merge_entry(table, state, entry, batch, seen, former)
             if state is None:
                 continue
             states[entry.identity] = state
-        alive[entry.identity] = (entry.time, entry.kind is SectionKind.ROWS)
-    for identity, (time, value) in alive.items():
+        merged.append(entry)
+    for identity, write in _alive_writes(merged, batch.dot).items():
         state = states.get(identity)
         if state is not None:
-            write = Write(value, time, batch.dot.stream.origin, frozenset({batch.dot}))
-            state.alive = add_write(state.alive, write, seen)
+            again = _same_alive(former, identity, write) if former else frozenset()
+            state.alive = add_again(state.alive, write, seen, again)
     return project(table, scope, key, states)
 
 
-def _merge_entry(table: Table, state: RowState | None, entry: EntryView, batch: Batch, seen: Vector) -> RowState | None:
+def _in_order(entries: Iterable[EntryView]) -> list[EntryView]:
+    return sorted(entries, key=lambda each: (each.time, each.kind is SectionKind.DELETE))
+
+
+def _alive_writes(entries: Iterable[EntryView], dot: Head) -> dict[bytes, Write]:
+    """What one batch writes of each row's standing: its last word."""
+    return {
+        each.identity: Write(each.kind is SectionKind.ROWS, each.time, dot.stream.origin, frozenset({dot}))
+        for each in _in_order(entries)
+    }
+
+
+def _same_alive(former: Sequence[Former], identity: bytes, write: Write) -> frozenset[Head]:
+    by_dot: dict[Head, list[EntryView]] = {}
+    for each in former:
+        by_dot.setdefault(each.dot, []).append(each.entry)
+    said = {dot: _alive_writes(entries, dot).get(identity) for dot, entries in by_dot.items()}
+    return frozenset(
+        dot for dot, each in said.items() if each is not None and (each.time, each.value) == (write.time, write.value)
+    )
+
+
+def _merge_entry(
+    table: Table, state: RowState | None, entry: EntryView, batch: Batch, seen: Vector, former: Sequence[Former]
+) -> RowState | None:
     """One entry's writes. An edit of a row never inserted here writes nothing: causal delivery does not bring one."""
-    if entry.new:
+    if former:
+        former = [each for each in former if (each.entry.identity, each.entry.time) == (entry.identity, entry.time)]
+    if entry.new and (state is None or not any(each.entry.new for each in former)):
         return _merge_insert(table, state, entry, batch, seen)
     if state is None:
         return None
-    for name, value in entry.values.items():
+    values = entry.values
+    if entry.new:  # entered again, in another life: it writes what it wrote
+        state.inserts |= {batch.dot}
+        values = {name: _wire_value(table.register(name), entry) for name in sorted(batch.insertable)}
+    for name, value in values.items():
         register = table.register(name)
         kept = state.register(register)
-        state.put(register, kept | _added(register, kept, value, entry, batch, seen))
+        state.put(register, kept | _added(register, kept, value, entry, batch, seen, former))
     return state
 
 
+def _wire_value(register: Register, entry: EntryView) -> Any:
+    """What an entry says of a register, in the form of ``EntryView.values``: an insert says something of each."""
+    if not entry.new:
+        return entry.values.get(register.name)
+    return (_insert_value(register, entry), ()) if register.is_union else _insert_value(register, entry)
+
+
 def _added(
-    register: Register, kept: Mapping[str, frozenset[Write]], value: Any, entry: EntryView, batch: Batch, seen: Vector
+    register: Register,
+    kept: Mapping[str, frozenset[Write]],
+    value: Any,
+    entry: EntryView,
+    batch: Batch,
+    seen: Vector,
+    former: Sequence[Former] = (),
 ) -> dict[str, frozenset[Write]]:
     """One entry's writes to one register, each beside what is kept of its element."""
-    origin, dots = batch.dot.stream.origin, frozenset({batch.dot})
     held = entry.held.get(register.name, Hold.NONE)
+    blank = Write(None, entry.time, batch.dot.stream.origin, frozenset({batch.dot}), held)
+    said = [(each.dot, _told(register, _wire_value(register, each.entry))) for each in former]
+    added = {}
+    for element, written in _told(register, value).items():
+        again = frozenset(
+            dot for dot, told in said if element in told and value_key(told[element]) == value_key(written)
+        )
+        write = replace(blank, value=written)
+        added[element] = add_again(kept.get(element, frozenset()), write, seen, again)
+    return added
+
+
+def _told(register: Register, value: Any) -> dict[str, Value]:
+    """What an entry's value writes, by element."""
     if not register.is_union:
-        return {"": add_write(kept.get("", frozenset()), Write(value, entry.time, origin, dots, held), seen)}
-    added, removed = value
-    return {
-        element: add_write(kept.get(element, frozenset()), Write(present, entry.time, origin, dots, held), seen)
-        for elements, present in ((added, True), (removed, False))
-        for element in elements
-    }
+        return {"": value}
+    added, removed = value or ((), ())
+    return {**{str(element): True for element in added or ()}, **{str(element): False for element in removed or ()}}
 
 
 def _merge_insert(table: Table, state: RowState | None, entry: EntryView, batch: Batch, seen: Vector) -> RowState:
@@ -318,9 +385,13 @@ def _whole(table: Table, state: RowState) -> Value:
 
 
 def _is_single(state: RowState) -> bool:
-    return len(state.alive) == 1 and all(
-        len(writes) == 1 and not next(iter(writes)).held for writes in state.writes.values()
-    )
+    every = [state.alive, *state.writes.values()]
+    return all(len(writes) == 1 and _is_plain(next(iter(writes))) for writes in every)
+
+
+def _is_plain(write: Write) -> bool:
+    """Shown, and sealed once: of two dots the fast path knows one."""
+    return not write.held and len(write.dots) == 1
 
 
 def shown_row(table: Table, state: RowState) -> dict[str, Any]:

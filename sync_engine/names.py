@@ -95,6 +95,11 @@ def is_shared(scope: str, child: str) -> bool:
     return is_within(owner, child)
 
 
+def is_towards(origin: str, peer: str, unit: str) -> bool:
+    """Whether ``peer``, a neighbour of ``unit``, is an origin or stands on the way to it."""
+    return is_within(origin, peer) if is_within(peer, unit) else not is_within(origin, unit)
+
+
 def is_held_by(scope: str, unit: str) -> bool:
     """Whether a node of ``unit`` may hold this scope at all: rows of its subtree, catalogues above and below,
     registry."""

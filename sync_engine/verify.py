@@ -54,6 +54,19 @@ def check_origin(batch: SealedBatch, origin: Certified) -> None:
                 raise BadSignature("a chunk's bytes are not those that its origin signed")
 
 
+def check_repeats(batch: SealedBatch, former: SealedBatch, origin: Certified) -> None:
+    """A batch that says again what its origin said in a former life says just that. ``former`` is the header alone.
+    Raises BadSignature or Malformed."""
+    mine, theirs = batch.header, former.header
+    check_signed(former, origin)
+    is_same = (mine.tree_id, mine.stream.origin, mine.stream.scope, mine.registry_version, mine.sections) == (
+        *(theirs.tree_id, theirs.stream.origin, theirs.stream.scope),
+        *(theirs.registry_version, theirs.sections),
+    )
+    if not is_same or mine.stream.epoch == theirs.stream.epoch or not mine.again:
+        raise Malformed("a batch says that it repeats another, and says something else")
+
+
 def check_complete(batch: SealedBatch, registry: Registry | None, level: int) -> None:
     """No chunk is missing that this level may read. Raises BadSignature: whoever passed the batch on withheld too much,
     and taking it would show nothing where its origin wrote something.

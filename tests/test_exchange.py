@@ -9,12 +9,13 @@ from hashlib import sha256
 import pytest
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
-from sync_engine.errors import Fenced, IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
+from sync_engine.errors import IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
 from sync_engine.exchange import (
     CREDIT_BYTES,
     Effect,
     Exchange,
     Finish,
+    LostHistory,
     PeerForked,
     PeerHolds,
     PeerMet,
@@ -24,6 +25,7 @@ from sync_engine.exchange import (
     Span,
     Store,
     StoreCertificates,
+    TellChain,
     digest_of,
     sending_order,
 )
@@ -151,9 +153,13 @@ def test_a_parent_that_was_restored_is_shown_its_own_batches() -> None:
 
 
 @pytest.mark.parametrize("mine", [(), (head(CHILD, 2),)], ids=["nothing left", "an older image"])
-def test_a_side_that_is_behind_on_its_own_stream_stops_before_anything_else(mine: tuple[Head, ...]) -> None:
-    with pytest.raises(Fenced, match="restored"):
-        met(CHILD, *mine, theirs=[head(CHILD, 3)])
+def test_a_child_that_is_behind_on_its_own_stream_begins_a_new_life_first(
+    mine: tuple[Head, ...],
+) -> None:
+    one = side(CHILD, *mine)
+    one.on_frame(replace(hello(PARENT), digest=b"other"))
+    effects = one.on_frame(HeadsFrame((head(CHILD, 3),)))
+    assert [type(each) for each in effects] == [PeerHolds, LostHistory, TellChain, Ship]
 
 
 def test_a_scope_that_does_not_travel_here_ends_the_session() -> None:

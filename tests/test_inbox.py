@@ -16,13 +16,11 @@ import pytest
 from conflict.values import Epoch, Head, StreamId, UnitPath
 from node.storage.engine import execute
 from node.storage.inbox import REMAINDER_NOTES, SealFirst, Taken, refuse, take, take_proof, verify
-from node.storage.meta import check_not_fenced
 from node.storage.report import left_streams, waiting
 from sync_engine.batch import SealedBatch, encode_batch, encode_header, parse_batch, withhold
 from sync_engine.errors import (
     BadCertificate,
     BadSignature,
-    Fenced,
     Malformed,
     OutOfScope,
     RemoteFault,
@@ -267,7 +265,7 @@ def test_a_signed_batch_that_breaks_a_rule_ends_its_stream_and_no_other(
     assert hue.take(born(root, note="root").data) is Taken.APPLIED
 
 
-# -- forks and fences -----------------------------------------------------------------------------------------------
+# -- forks and lost history ------------------------------------------------------------------------------------------
 
 
 def test_two_batches_at_one_number_freeze_that_stream_and_the_proof_is_kept(
@@ -306,11 +304,14 @@ def test_a_proof_that_is_passed_on_freezes_the_stream_and_is_kept(hue: WorldNode
     assert hue.sql("SELECT count(*) FROM _fork") == [(1,)]
 
 
-def test_a_proof_of_a_fork_of_its_own_fences_a_node(hue: WorldNode, world: World) -> None:
+def test_a_proof_of_a_fork_of_its_own_tells_a_node_that_it_lost_history(hue: WorldNode, world: World) -> None:
+    proof = fork_of(Stream(world, HUE))
     with hue.write() as connection:
-        assert take_proof(connection, hue.context, fork_of(Stream(world, HUE))) is Taken.OWN
-    with hue.read() as connection, pytest.raises(Fenced, match="restored"):
-        check_not_fenced(connection)
+        assert take_proof(connection, hue.context, proof) is Taken.OWN
+    hue.context.epoch = Epoch("f" * 16)  # a new life
+    with hue.write() as connection:
+        assert take_proof(connection, hue.context, proof) is Taken.KNOWN
+    assert left(hue) == []
 
 
 @pytest.mark.parametrize("what", ["signed by another", "one batch twice", "two places"])
@@ -336,12 +337,13 @@ def fork_of(stream: Stream) -> ForkProof:
     return ForkProof((one.header_bytes, one.signature), (other.header_bytes, other.signature))
 
 
-def test_a_batch_of_its_own_that_a_node_does_not_have_fences_it(hue: WorldNode, world: World) -> None:
+def test_a_batch_of_its_own_that_a_node_does_not_have_is_taken_in_another_life(hue: WorldNode, world: World) -> None:
     mine = Stream(world, HUE)
-    assert hue.take(born(mine).data) is Taken.OWN
-    hue.sql("INSERT INTO member (unit, id, full_name, birth_date, sex) VALUES (?, '1', 'A', '1950', 'nam')", HUE)
-    with pytest.raises(Fenced, match="restored"):
-        hue.seal()
+    lost = born(mine)
+    assert hue.take(lost.data) is Taken.OWN
+    assert hue.sql("SELECT count(*) FROM member") == [(0,)]
+    hue.context.epoch = Epoch("f" * 16)
+    assert hue.take(lost.data) is Taken.APPLIED
     assert hue.sql("SELECT count(*) FROM member") == [(1,)]
 
 

@@ -198,7 +198,7 @@ def test_a_chain_of_units_joins_down_to_the_deepest_level(root: KeyStore, tmp_pa
         assert (parent.unit, parent.tree_id) == (unit, root.tree_id)
         assert verify_node_path(parent.node_path, root.tree_id).epoch == parent.epoch
     assert unit == "vinh-an.phu-vang.hue.vn"
-    assert parent.ca is None
+    assert parent.ca_certificate is None
     with pytest.raises(KeyFault, match="below it"):
         invitation.create(parent, "x", "x", "h:1", EXPIRES)
 

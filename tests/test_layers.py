@@ -24,7 +24,15 @@ EDGES = {
 }
 GENERATED = {"dongbo"}
 """Generated protobuf is met in sync_engine's codec and in node's services, nowhere else."""
-CODEC = {"sync_engine/batch.py", "sync_engine/frames.py", "node/enrolment.py", "node/parent_link.py"}
+CODEC = {
+    "sync_engine/batch.py",
+    "sync_engine/frames.py",
+    "node/enrolment.py",
+    "node/parent_link.py",
+    "node/renewal.py",
+    "sync_engine/receipts.py",
+    "sync_engine/statements.py",
+}
 FILES = sorted(path for package in REACH for path in (ROOT / package).rglob("*.py"))
 
 

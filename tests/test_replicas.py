@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conflict import register
 from sync_engine import merge
 from sync_engine.registry import Deletion
 from tests.replicas import UNITS, Replica, Sealed, registry_of
@@ -127,7 +128,7 @@ def first_met(policy: Any, writes: Any, *, order: Any = ()) -> Any:
 real_merge_insert = merge._merge_insert
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "the last to come wins": (merge, "add_write", last_to_come),
-    "nothing is driven out": (merge, "add_write", nothing_is_driven_out),
+    "nothing is driven out": (register, "add_write", nothing_is_driven_out),
     "an insert forgets what stood there": (merge, "_merge_insert", insert_over_all),
     "a batch is merged before what it had seen": (Replica, "is_ready", in_any_order),
     "the first met is shown": (merge, "shown", first_met),

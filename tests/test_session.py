@@ -80,10 +80,11 @@ class Pipe:
 
     def __init__(self, reads: asyncio.Queue[bytes | None], writes: asyncio.Queue[bytes | None]) -> None:
         self.reads, self.writes = reads, writes
-        self.batches = 0
+        self.batches = self.frames = 0
         self.is_ahead = asyncio.Event()
 
     async def send(self, data: bytes) -> None:
+        self.frames += 1
         self.batches += isinstance(decode(data), BatchFrame)
         if self.batches == 6:  # more than are stored, proven and read ahead
             self.is_ahead.set()

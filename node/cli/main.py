@@ -21,6 +21,7 @@ from node.cli.duplicates import duplicates
 from node.cli.journal import conflicts
 from node.cli.quarantine import quarantine
 from node.cli.registry import registry
+from node.cli.trust import recover, rotate
 from node.figures import decimal, number
 from node.messages import say
 
@@ -97,17 +98,23 @@ def init(
 @main.command()
 @HOME
 @click.argument("label")
-@click.option("--name", required=True, help="The unit's name as people know it.")
+@click.option("--name", help="The unit's name as people know it.")
+@click.option("--recover", is_flag=True, help="For a unit whose machine is lost or shut out: it may begin again.")
 @click.option("--ttl", "ttl_hours", default=168.0, show_default=True, help="Hours until the invitation expires.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the invitation to a file.")
 @JSON
-def invite(home: Path, label: str, name: str, ttl_hours: float, out: Path | None, as_json: bool) -> None:
+def invite(
+    home: Path, label: str, name: str | None, recover: bool, ttl_hours: float, out: Path | None, as_json: bool
+) -> None:
     """On the parent: invite a unit to join below it.
 
     LABEL is the unit's short name: phu-vang, invited on hue.vn, becomes phu-vang.hue.vn. The invitation is good for
-    one machine, once.
+    one machine, once. With --recover it is for 'dongbo recover --from-parent', and the unit keeps its name.
     """
-    made = execute(home, "invite", {"label": label, "name": name, "ttl_hours": ttl_hours}, no_progress)
+    if name is None and not recover:
+        raise click.UsageError("Missing option '--name'.")
+    asked = {"label": label, "name": name, "ttl_hours": ttl_hours, "recover": recover}
+    made = execute(home, "invite", asked, no_progress)
     if out is not None:
         from node.platform import write_private
 
@@ -121,7 +128,7 @@ def invite(home: Path, label: str, name: str, ttl_hours: float, out: Path | None
     until = datetime.fromisoformat(made["expires"]).astimezone().strftime("%d/%m/%Y %H:%M")
     click.echo(say("invite.done", unit=made["unit"], name=made["name"], until=until), err=True)
     click.echo(made["token"])
-    click.echo(say("invite.next"), err=True)
+    click.echo(say("invite.next.recover" if made["recover"] else "invite.next"), err=True)
 
 
 @main.command()
@@ -136,12 +143,10 @@ def join(home: Path, invitation: str, listen: str, address: str, every: float | 
     INVITATION is the token itself, or the file that holds it.
     """
     from node import setup
-    from node.invitation import ANY_VERSION, decode
+    from node.invitation import read_token
 
-    token = invitation
-    if not ANY_VERSION.match(invitation.strip()):
-        token = Path(invitation).read_text(encoding="ascii", errors="replace")
-    config = asyncio.run(setup.join(home, decode(token), listen=listen, address=address, schedule=_schedule(every)))
+    token = read_token(invitation)
+    config = asyncio.run(setup.join(home, token, listen=listen, address=address, schedule=_schedule(every)))
     click.echo(say("join.done", unit=config.unit, name=config.name))
     click.echo(say("join.next"))
 
@@ -258,4 +263,6 @@ main.add_command(history)
 main.add_command(registry)
 main.add_command(load)
 main.add_command(dump)
+main.add_command(rotate)
+main.add_command(recover)
 main.add_command(demo)

@@ -28,6 +28,7 @@ def commands() -> Mapping[str, Command]:
     from node.commands.registry import registry_apply, registry_plan, registry_show
     from node.commands.state import status
     from node.commands.tree import invite, units
+    from node.commands.trust import recover, rotate
 
     return {
         "status": status,
@@ -43,6 +44,8 @@ def commands() -> Mapping[str, Command]:
         "verify": verify,
         "units": units,
         "invite": invite,
+        "rotate": rotate,
+        "recover": recover,
         "release": release,
         "undo": undo,
         "history": history,

@@ -100,7 +100,7 @@ def _plan(connection: Connection, context: Context, offered: Registry | None) ->
 
 async def registry_apply(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     """Publish a text (``toml``) at the root; without one, bring the newest version that waits here into force. ``from``
-    and ``to`` are what the plan said that was confirmed. Raises NotTheRoot, RegistryError, PlanChanged or Fenced."""
+    and ``to`` are what the plan said that was confirmed. Raises NotTheRoot, RegistryError or PlanChanged."""
     toml = arguments.get("toml")
     if toml is not None:
         if node.context.unit != node.context.root:

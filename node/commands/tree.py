@@ -23,13 +23,15 @@ async def invite(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
     if not 0 < hours <= TTL_HOURS_MAX:
         raise BadInput(f"an invitation is good for more than 0 and at most {TTL_HOURS_MAX} hours")
     ttl = timedelta(hours=hours)
-    made = await make_invitation(node, str(arguments["label"]), str(arguments["name"]), ttl)
+    recover = bool(arguments.get("recover"))
+    made = await make_invitation(node, str(arguments["label"]), str(arguments["name"] or ""), ttl, recover=recover)
     return {
         "token": encode(made),
         "unit": made.unit,
         "name": made.name,
         "address": made.address,
         "expires": made.expires.isoformat(),
+        "recover": recover,
     }
 
 

@@ -23,6 +23,7 @@ from conflict.vector import Vector
 from node.storage.codes import hold_unknown, note_codes
 from node.storage.context import Context
 from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
+from node.storage.former import FormerEntries
 from node.storage.journal import note_decision, prune
 from node.storage.overwritten import Overwriting, note_overwritten
 from node.storage.registers import KeySaver, insertable, load_keys
@@ -54,6 +55,8 @@ class Incoming:
     own: bool = False
     quiet: frozenset[tuple[str, str]] = frozenset()
     was: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    former: FormerEntries = field(default_factory=dict)
+    """What its origin had sealed of the same rows in other lives, where this batch may say some of it again."""
 
 
 @dataclass(slots=True)
@@ -110,6 +113,7 @@ class _TableApply:
         self.unit = unit_of(self.scope)
         self.scope_no = scope_no(connection, self.scope)
         self.quiet = frozenset(register for name, register in incoming.quiet if name == table.name)
+        self.former = incoming.former.get(table.name, {})
         self.rows = next((part for part in parts if part.kind is SectionKind.ROWS), None)
 
     def run(self, result: Applied) -> None:
@@ -155,6 +159,7 @@ class _TableApply:
         """Keys that may not take the fast path: deleted ones, unusual entries, contested keys, and those touched by
         batches that this one had not seen."""
         general = {key for part in self.parts if part.kind is SectionKind.DELETE for key in part.ids}
+        general |= set(self.former)
         rows = self.rows
         if rows is None:
             return general
@@ -348,7 +353,8 @@ class _TableApply:
         batch = Batch(incoming.head, incoming.seen, writes)
         saver = KeySaver(self.table, self.scope_no, self.unit, numbers, self.context.now_ms(), self.quiet)
         for key in ids:
-            merged = merge_key(self.table, self.scope, key, loaded[key].states, places[key], batch)
+            former = self.former.get(key, ())
+            merged = merge_key(self.table, self.scope, key, loaded[key].states, places[key], batch, former)
             by = max(places[key], key=lambda entry: entry.time).by
             saver.add(key, merged, loaded[key], by, entered=any(entry.new for entry in places[key]))
         return saver.save(self.connection)

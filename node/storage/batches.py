@@ -26,8 +26,8 @@ def insert_batch(connection: Connection, stream_no: int, batch: SealedBatch, sta
     return int(
         execute(
             connection,
-            "INSERT INTO _batch (stream, seq, hash, entries, size, registry, state, settles, applied_ms, data)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING no",
+            "INSERT INTO _batch (stream, seq, hash, entries, size, registry, state, settles, again, applied_ms, data)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING no",
             (
                 stream_no,
                 head.seq,
@@ -37,6 +37,7 @@ def insert_batch(connection: Connection, stream_no: int, batch: SealedBatch, sta
                 header.registry_version[0],
                 state,
                 None if header.settles is None else header.settles.from_seq,
+                int(header.again),
                 now_ms if state == APPLIED else None,
                 batch.data,
             ),

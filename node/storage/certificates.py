@@ -1,7 +1,9 @@
-"""Certificate paths of the nodes whose batches are kept here.
+"""Certificate paths of the nodes whose batches are kept here, and which of their keys count.
 
-Role: store verified paths; give them back, for verification and for those who lack them.
-Reach: storage tables, sync_engine.certificates.
+Role: store verified paths; give them back, for verification and for those who lack them; judge which epochs of a unit
+are accepted.
+Reach: storage tables, sync_engine.certificates, sync_engine.handover. Why it is judged so: docs/decisions/0032.
+Invariant: a key is one unit's, under one epoch. A certificate that is not accepted is kept: its batches wait.
 """
 
 from __future__ import annotations
@@ -13,26 +15,40 @@ from sqlalchemy import Connection
 
 from conflict.values import Epoch, UnitPath
 from node.storage.engine import execute
-from sync_engine.certificates import Certified, verify_node_path
+from sync_engine.certificates import Certified, tree_id_of, verify_node_path
 from sync_engine.errors import BadCertificate
+from sync_engine.frames import Statement
+from sync_engine.handover import Known, accepted, is_by_parent, key_hash
+from sync_engine.names import parent_of
+from sync_engine.statements import HANDOVER, Handover, parse
 
 
 def keep_path(connection: Connection, path: Sequence[bytes], tree_id: bytes) -> Certified:
-    """Verify and store a node's path. A second key for one epoch of a unit is refused. Raises BadCertificate,
-    WrongTree."""
+    """Verify and store a node's path; a renewed one takes the place of the older. A second key for one epoch of a unit,
+    and one key for two units, are refused. Raises BadCertificate, WrongTree."""
     certified = verify_node_path(path, tree_id)
-    known = path_of(connection, certified.unit, certified.epoch or Epoch(""))
+    unit, epoch = certified.unit, epoch_of(certified)
+    known = path_of(connection, unit, epoch)
+    if known == certified.path:
+        return certified
     if known is None:
+        _note_key(connection, certified)
         execute(
             connection,
             "INSERT INTO _certificate (unit, epoch, sha256, path) VALUES (?, ?, ?, ?)",
-            (certified.unit, certified.epoch, certified.sha256, msgspec.msgpack.encode(list(path))),
+            (unit, epoch, certified.sha256, msgspec.msgpack.encode(list(path))),
         )
-    elif (
-        known != tuple(path)
-        and verify_node_path(known, tree_id).public_key.public_numbers() != certified.public_key.public_numbers()
-    ):
+        judge(connection, unit)
+        return certified
+    before = verify_node_path(known, tree_id)
+    if key_hash(before.public_key) != key_hash(certified.public_key):
         raise BadCertificate(f"a second key is offered for one epoch of {certified.unit}")
+    if certified.not_after > before.not_after:
+        execute(
+            connection,
+            "UPDATE _certificate SET sha256 = ?, path = ? WHERE unit = ? AND epoch = ?",
+            (certified.sha256, msgspec.msgpack.encode(list(path)), unit, epoch),
+        )
     return certified
 
 
@@ -40,3 +56,127 @@ def path_of(connection: Connection, unit: UnitPath, epoch: Epoch) -> tuple[bytes
     """The stored path of one unit's epoch, leaf first, in DER."""
     raw = execute(connection, "SELECT path FROM _certificate WHERE unit = ? AND epoch = ?", (unit, epoch)).scalar()
     return None if raw is None else tuple(msgspec.msgpack.decode(raw, type=list[bytes]))
+
+
+def epoch_of(certified: Certified) -> Epoch:
+    """A node's epoch; an invitation has none."""
+    return certified.epoch or Epoch("")
+
+
+# --- which keys count ------------------------------------------------------------------------------------------------
+
+
+def is_accepted(connection: Connection, unit: UnitPath, epoch: Epoch) -> bool:
+    """Whether batches of an epoch count: its key is the unit's first, or an accepted key or the parent signed for it.
+    A certificate that an older version of the software stored is a first one."""
+    found = execute(connection, "SELECT accepted FROM _node_key WHERE unit = ? AND epoch = ?", (unit, epoch)).scalar()
+    return found is None or bool(found)
+
+
+def judge(connection: Connection, unit: UnitPath) -> None:
+    """Judge a unit's epochs anew: a certificate or a handover has come. Those of its children follow, where it signed
+    for them under an epoch that is judged otherwise now."""
+    known = [
+        Known(Epoch(epoch), bytes(digest))
+        for epoch, digest in execute(
+            connection, "SELECT epoch, sha256 FROM _node_key WHERE unit = ? ORDER BY no", (unit,)
+        )
+    ]
+    counted = accepted(known, _proven(connection, unit))
+    changed = False
+    for epoch in (each.epoch for each in known):
+        update = "UPDATE _node_key SET accepted = ? WHERE unit = ? AND epoch = ? AND accepted != ?"
+        changed |= execute(connection, update, (epoch in counted, unit, epoch, epoch in counted)).rowcount > 0
+    if changed:
+        for child in _named_by(connection, unit):
+            judge(connection, child)
+
+
+def followers_of(connection: Connection, unit: UnitPath, epoch: Epoch) -> set[Epoch]:
+    """The epochs that took the place of this one: its key handed over to them, or the parent let another machine begin
+    after this epoch had come here."""
+    order = execute(connection, "SELECT epoch, no FROM _node_key WHERE unit = ?", (unit,))
+    came = {Epoch(each): int(no) for each, no in order}
+    return {
+        each.epoch
+        for each in _proven(connection, unit)
+        if (each.signer_epoch == epoch if not is_by_parent(each) else came.get(each.epoch, 0) > came.get(epoch, 0))
+    }
+
+
+def is_named(connection: Connection, unit: UnitPath, epoch: Epoch) -> bool:
+    """Whether a handover names this epoch."""
+    return any(each.epoch == epoch for each in _proven(connection, unit))
+
+
+def mark_mine(connection: Connection, certified: Certified) -> None:
+    """Note that an epoch is a life of this home."""
+    key = (certified.unit, epoch_of(certified))
+    execute(connection, "UPDATE _node_key SET mine = 1 WHERE unit = ? AND epoch = ?", key)
+
+
+def unaccepted(connection: Connection) -> list[tuple[UnitPath, Epoch]]:
+    """The epochs that wait for a handover."""
+    found = execute(connection, "SELECT unit, epoch FROM _node_key WHERE accepted = 0 ORDER BY unit, no")
+    return [(UnitPath(unit), Epoch(epoch)) for unit, epoch in found]
+
+
+def accepted_epochs(connection: Connection, unit: UnitPath) -> list[Epoch]:
+    """The epochs of a unit that count, in the order in which their certificates came."""
+    found = execute(connection, "SELECT epoch FROM _node_key WHERE unit = ? AND accepted = 1 ORDER BY no", (unit,))
+    return [Epoch(epoch) for epoch in found.scalars()]
+
+
+def _proven(connection: Connection, unit: UnitPath) -> list[Handover]:
+    """The handovers of a unit that are kept here, without those of a parent's key that does not count."""
+    rows = execute(
+        connection, "SELECT body, signature FROM _statement WHERE unit = ? AND tag = ? ORDER BY no", (unit, HANDOVER)
+    )
+    read = (parse(Statement(HANDOVER, bytes(body), bytes(signature))) for body, signature in rows.all())
+    return [
+        each
+        for each in read
+        if isinstance(each, Handover)
+        and (not is_by_parent(each) or is_accepted(connection, each.signer, each.signer_epoch))
+    ]
+
+
+def _named_by(connection: Connection, parent: UnitPath) -> list[UnitPath]:
+    units = execute(connection, "SELECT DISTINCT unit FROM _node_key").scalars()
+    return [UnitPath(unit) for unit in units if parent_of(unit) == parent]
+
+
+def _note_key(connection: Connection, certified: Certified) -> None:
+    """Raises BadCertificate for a key that another unit or epoch has."""
+    note_all_keys(connection, certified.unit)
+    digest = key_hash(certified.public_key)
+    holder = execute(connection, "SELECT unit FROM _node_key WHERE sha256 = ?", (digest,)).scalar()
+    if holder is not None:
+        raise BadCertificate(f"a key of {holder} is offered as one of {certified.unit}")
+    _insert_key(connection, certified.unit, epoch_of(certified), digest)
+
+
+def note_all_keys(connection: Connection, unit: UnitPath) -> None:
+    """Enter the keys of certificates that an older version of the software stored."""
+    rows = execute(
+        connection,
+        "SELECT _certificate.epoch, path FROM _certificate LEFT JOIN _node_key"
+        " ON _node_key.unit = _certificate.unit AND _node_key.epoch = _certificate.epoch"
+        " WHERE _certificate.unit = ? AND _node_key.epoch IS NULL ORDER BY _certificate.epoch",
+        (unit,),
+    ).all()
+    for epoch, raw in rows:
+        path = msgspec.msgpack.decode(raw, type=list[bytes])
+        digest = key_hash(verify_node_path(path, tree_id_of(path[-1])).public_key)
+        _insert_key(connection, unit, Epoch(epoch), digest)
+    if rows:
+        judge(connection, unit)
+
+
+def _insert_key(connection: Connection, unit: UnitPath, epoch: Epoch, digest: bytes) -> None:
+    execute(
+        connection,
+        "INSERT INTO _node_key (unit, epoch, no, sha256, accepted) VALUES"
+        " (?, ?, (SELECT coalesce(max(no), 0) + 1 FROM _node_key), ?, 0) ON CONFLICT DO NOTHING",
+        (unit, epoch, digest),
+    )

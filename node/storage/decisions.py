@@ -83,7 +83,7 @@ class Choice:
 
 
 def resolve(connection: Connection, context: Context, choice: Choice) -> dict[str, Any]:
-    """Settle a conflict, or overturn how it was settled. Raises NotDecided, SealFirst or Fenced."""
+    """Settle a conflict, or overturn how it was settled. Raises NotDecided or SealFirst."""
     seal_remainder(connection, context)
     place = _conflict(connection, context, choice.number)
     act = Act.RENAME if place.field == TWIN else Act.RESOLVE if place.is_open else Act.OVERTURN
@@ -205,7 +205,7 @@ def _normal(field: Field, text: str) -> Value:
 
 
 def release(connection: Connection, context: Context, number: int, by: str | None, why: str | None) -> dict[str, Any]:
-    """Show a held value after all. Raises NotDecided, SealFirst or Fenced."""
+    """Show a held value after all. Raises NotDecided or SealFirst."""
     seal_remainder(connection, context)
     held = _held(connection, context, number)
     if breaks_rule(held.register, held.write.value):
@@ -217,7 +217,7 @@ def release(connection: Connection, context: Context, number: int, by: str | Non
 
 
 def refuse(connection: Connection, context: Context, number: int, by: str | None, why: str | None) -> dict[str, Any]:
-    """Let what is shown stand, for good: the held value goes to the journal. Raises NotDecided, SealFirst or Fenced."""
+    """Let what is shown stand, for good: the held value goes to the journal. Raises NotDecided or SealFirst."""
     seal_remainder(connection, context)
     held = _held(connection, context, number)
     kept = shown_beside(held)

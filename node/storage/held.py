@@ -167,7 +167,7 @@ def _judge_keys(connection: Connection, context: Context, table: Table, number: 
         state = loaded[key].states[identity]
         vector = Vector()
         for dot in write.dots:
-            vector = vector.updated(seen.get(dot, Vector()))
+            vector = vector.joined(seen.get(dot, Vector()))
         state.writes[place] = admitted(state.writes[place], write, vector)
     for key in sorted({each[0] for each in known}):
         # What is shown now is no loss: of that the journal has nothing to say.

@@ -30,10 +30,22 @@ from node.storage.batches import (
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
-from node.storage.meta import check_not_fenced, fence
+from node.storage.former import former_entries
+from node.storage.lives import (
+    all_seen,
+    drop_stray,
+    former_headers,
+    give_way,
+    is_said_again,
+    is_stray,
+    keep_stray,
+    said_again,
+    take_place,
+)
 from node.storage.outbox import for_peer
 from node.storage.registries import is_due, may_apply, number_in_force, registry_for
 from node.storage.sealing import fits_one_batch, follow_up, has_pending, seal_next
+from node.storage.seen import note_seen, present_name, seen_in
 from node.storage.streams import (
     FROZEN,
     OPEN,
@@ -43,8 +55,6 @@ from node.storage.streams import (
     advance_held,
     find_stream,
     leave,
-    note_seen,
-    seen_by,
     stream_row,
     streams,
 )
@@ -55,9 +65,15 @@ from sync_engine.errors import BadCertificate, Malformed, RemoteFault, RuleBroke
 from sync_engine.frames import ForkProof
 from sync_engine.names import REGISTRY
 from sync_engine.registry import Registry
-from sync_engine.verify import check_admissible, check_complete, check_origin, check_readable, check_signed, decode
-
-LOST_HISTORY = "a batch of this node came back that it does not have: it was restored from an older copy, or runs twice"
+from sync_engine.verify import (
+    check_admissible,
+    check_complete,
+    check_origin,
+    check_readable,
+    check_repeats,
+    check_signed,
+    decode,
+)
 
 REMAINDER_NOTES = 500
 """Pending notes that may be sealed inside an applying transaction: more are sealed first, in transactions of their
@@ -75,7 +91,7 @@ class Taken(StrEnum):
     FORKED = "forked"
     """Another batch stands at its place: it is proof, and its stream is frozen."""
     OWN = "own"
-    """This node signed it and does not know it: it has lost history, and is fenced."""
+    """This node signed it in the life that it leads and does not know it: it lost history, and begins a new life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +124,11 @@ def verify(connection: Connection, context: Context, data: bytes) -> Verified:
     if path is None:
         raise BadCertificate(f"no certificate of {stream.origin} has come for this batch")
     check_origin(batch, verify_node_path(path, context.tree_id))
+    for header, raw, signature in former_headers(batch):
+        before = path_of(connection, header.stream.origin, header.stream.epoch)
+        if before is None:
+            raise BadCertificate(f"no certificate of {stream.origin} has come for what this batch repeats")
+        check_repeats(batch, SealedBatch(b"", raw, signature, header, ()), verify_node_path(before, context.tree_id))
     registry = registry_for(connection, context, batch)
     check_complete(batch, registry, context.level)
     if registry is not None:
@@ -128,29 +149,32 @@ def decoded(batch: SealedBatch, registry: Registry) -> Sequence[Entries]:
 
 
 def take(connection: Connection, context: Context, verified: Verified) -> Outcome:
-    """Store one verified batch, and apply it if it may be applied now. Raises SealFirst or Fenced."""
+    """Store one verified batch, and apply it if it may be applied now. Raises SealFirst."""
     batch = verified.batch
     head = batch.head
     row = stream_row(connection, head.stream)
-    if is_stored(connection, head.hash):
+    if is_stored(connection, head.hash) or is_said_again(connection, head.hash):
         return Outcome(Taken.KNOWN, row.held, Applied())
-    if head.stream.origin == context.unit:
-        fence(connection, LOST_HISTORY)
+    if head.stream.origin == context.unit and head.stream.epoch == context.epoch:
         return Outcome(Taken.OWN, row.held, Applied())
+    if parts_from(connection, row, batch):
+        if head.stream.origin != context.unit:
+            return _take_branch(connection, context, row, batch)
+        if (outcome := _take_own_branch(connection, context, row, batch)) is not None:
+            return outcome
+        row = stream_row(connection, head.stream)
     held_seq = 0 if row.held is None else row.held.seq
-    if head.seq <= held_seq:
-        note_fork(connection, context, row, batch)
-        return Outcome(Taken.FORKED, row.held, Applied())
     if row.state != OPEN:
+        if is_stray(connection, batch.header.prev):
+            keep_stray(connection, row, batch)
         return Outcome(Taken.FROZEN, row.held, Applied())
     if head.seq > held_seq + 1:
         return Outcome(Taken.GAP, row.held, Applied())
-    if row.held is not None and batch.header.prev != row.held.hash:
-        leave(connection, row.no, FROZEN, f"two batches at number {held_seq}: its node was restored or runs twice")
-        return Outcome(Taken.FORKED, row.held, Applied())
-    if batch.header.registry_version[0] < registry_at(connection, row.no, held_seq):
+    older = batch.header.registry_version[0] < registry_at(connection, row.no, held_seq)
+    if older and batch.header.repeats is None:
         leave(connection, row.no, REFUSED, f"batch {head.seq} names an older registry version than the one before it")
         return Outcome(Taken.FROZEN, row.held, Applied())
+    drop_stray(connection, head.hash)
     ready = is_ready(connection, context, row, batch)
     if ready:
         seal_remainder(connection, context)
@@ -160,9 +184,48 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
     return Outcome(Taken.APPLIED if ready else Taken.WAITING, head, applied)
 
 
+def parts_from(connection: Connection, row: StreamRow, batch: SealedBatch) -> bool:
+    """Whether a batch that is not here stands on another branch of its stream than the one that is."""
+    held_seq = 0 if row.held is None else row.held.seq
+    return batch.header.seq <= held_seq or (
+        row.held is not None and batch.header.seq == held_seq + 1 and batch.header.prev != row.held.hash
+    )
+
+
+def _take_branch(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> Outcome:
+    """Another branch of somebody's stream: kept as proof, and for its origin, who alone can say it again."""
+    note_fork(connection, context, row, batch)
+    keep_stray(connection, row, batch)
+    is_proof = row.state == OPEN or (row.held is not None and batch.header.seq <= row.held.seq)
+    return Outcome(Taken.FORKED if is_proof else Taken.FROZEN, row.held, Applied())
+
+
+def _take_own_branch(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> Outcome | None:
+    """What this node signed in a life that it does not remember, beside what it remembers. None: the branch here has
+    given way, and the batch may be taken like any other."""
+    header = batch.header
+    if header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev:
+        done = give_way(connection, context, row, header.seq - 1)
+        return None if done else Outcome(Taken.GAP, row.held, Applied())
+    name = present_name(connection, header.prev)
+    if name is None:
+        return Outcome(Taken.GAP, row.held, Applied())
+    found = batch_at(connection, stream_row(connection, name.stream).no, name.seq)
+    before = () if found is None else found[2].header.seen_delta
+    again = said_again(connection, context, batch, all_seen(batch, before))
+    if missing_causes(connection, again):
+        return Outcome(Taken.GAP, row.held, Applied())
+    seal_remainder(connection, context)
+    again = said_again(connection, context, batch, all_seen(batch, before))  # its place may have been taken meanwhile
+    present = stream_row(connection, again.header.stream)
+    no = insert_batch(connection, present.no, again, APPLIED, context.now_ms())
+    advance_held(connection, present.no, again.head)
+    applied = apply_stored(connection, context, present, no, again, None)
+    return Outcome(Taken.KNOWN, row.held, applied)
+
+
 def seal_remainder(connection: Connection, context: Context) -> None:
     """Nothing foreign is applied while anything is pending. Raises SealFirst."""
-    check_not_fenced(connection)
     while has_pending(connection):
         if not fits_one_batch(connection, REMAINDER_NOTES):
             raise SealFirst
@@ -184,10 +247,11 @@ def missing_causes(connection: Connection, batch: SealedBatch) -> list[Head]:
     """What a batch's writer had seen that is not applied here; earlier batches of its stream answer for the rest."""
     missing = []
     for head in batch.header.seen_delta:
-        row = find_stream(connection, head.stream)
-        if row is None or row.applied is None or row.applied.seq < head.seq:
+        name = present_name(connection, head.hash) or head
+        row = find_stream(connection, name.stream)
+        if row is None or row.applied is None or row.applied.seq < name.seq:
             missing.append(head)
-        elif hash_at(connection, row.no, head.seq) != head.hash:
+        elif hash_at(connection, row.no, name.seq) != name.hash:
             missing.append(head)  # another branch of a forked stream
     return missing
 
@@ -203,14 +267,19 @@ def apply_stored(
     """Apply a stored batch whose causes are all here, and advance its stream."""
     registry = registry_for(connection, context, batch)
     assert registry is not None  # noqa: S101 - is_ready asked
+    seen = seen_in(connection, row, batch.header)
+    if batch.header.repeats is None:
+        note_seen(connection, row.no, batch.header.seen_delta)
+    elif take_place(connection, no, batch):
+        advance_applied(connection, row.no, batch.head)
+        return Applied()
     sections = decoded(batch, registry) if entries is None else entries
-    own_past = [] if row.applied is None else [row.applied]
-    seen = seen_by(connection, row.no).updated([*batch.header.seen_delta, *own_past])
     settled = settlement_of(connection, row.no, batch.header.seq) if batch.header.braked else None
     quiet = settled.undone if settled is not None else frozenset()
-    result = apply_batch(connection, context, Incoming(no, batch.head, seen, registry, quiet=quiet), sections)
+    former = former_entries(connection, context, batch.header, sections)
+    incoming = Incoming(no, batch.head, seen, registry, quiet=quiet, former=former)
+    result = apply_batch(connection, context, incoming, sections)
     mark_applied(connection, no, context.now_ms())
-    note_seen(connection, row.no, batch.header.seen_delta)
     advance_applied(connection, row.no, batch.head)
     follow_up(connection, context, {each.table.name for each in sections})
     return result
@@ -236,7 +305,7 @@ def next_ready(connection: Connection, context: Context) -> StreamId | None:
 
 
 def apply_waiting(connection: Connection, context: Context, stream: StreamId) -> Applied:
-    """Apply the next held batch of a stream that ``next_ready`` named. Raises SealFirst or Fenced."""
+    """Apply the next held batch of a stream that ``next_ready`` named. Raises SealFirst."""
     seal_remainder(connection, context)
     if is_due(connection, context):
         catch_up(connection, context)
@@ -250,9 +319,9 @@ def apply_waiting(connection: Connection, context: Context, stream: StreamId) ->
 
 def note_fork(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> None:
     """Two signed batches at one place: keep both headers as proof and freeze the stream; everything else moves."""
-    seq = batch.header.seq
+    seq = min(batch.header.seq, row.held.seq if row.held is not None else 0)
     leave(connection, row.no, FROZEN, f"two batches at number {seq}: its node was restored or runs twice")
-    found = batch_at(connection, row.no, seq)
+    found = batch_at(connection, row.no, batch.header.seq)
     if found is not None:
         mine = found[2]
         _keep_proof(
@@ -262,8 +331,8 @@ def note_fork(connection: Connection, context: Context, row: StreamRow, batch: S
 
 
 def take_proof(connection: Connection, context: Context, proof: ForkProof) -> Taken:
-    """Keep a proof that a peer passed on, and freeze the stream; fence this node where it is its own. Raises a
-    RemoteFault unless the stream's origin signed both."""
+    """Keep a proof that a peer passed on, and freeze the stream, unless it has healed. Raises a RemoteFault unless the
+    stream's origin signed both."""
     both = [
         SealedBatch(b"", header, signature, parse_header(header), ())
         for header, signature in (proof.first, proof.second)
@@ -278,9 +347,11 @@ def take_proof(connection: Connection, context: Context, proof: ForkProof) -> Ta
     for batch in both:
         check_admissible(batch, context.tree_id, context.unit)
         check_signed(batch, verify_node_path(path, context.tree_id))
+    if any(is_said_again(connection, head.hash) for head in heads):
+        return Taken.KNOWN
     if stream.origin == context.unit:
-        fence(connection, LOST_HISTORY)
-        return Taken.OWN
+        known = all(is_stored(connection, head.hash) for head in heads) or stream.epoch != context.epoch
+        return Taken.KNOWN if known else Taken.OWN
     no, seq = stream_row(connection, stream).no, heads[0].seq
     leave(connection, no, FROZEN, f"two batches at number {seq}: its node was restored or runs twice")
     _keep_proof(connection, context, no, seq, proof)

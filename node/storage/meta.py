@@ -9,7 +9,6 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from node.storage.engine import execute
-from sync_engine.errors import Fenced
 
 
 def get_meta(connection: Connection, key: str) -> str | None:
@@ -23,15 +22,3 @@ def set_meta(connection: Connection, key: str, value: str) -> None:
         "INSERT INTO _meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, value),
     )
-
-
-def fence(connection: Connection, reason: str) -> None:
-    """Stop sealing and shipping here until the node has been recovered."""
-    set_meta(connection, "fenced", reason)
-
-
-def check_not_fenced(connection: Connection) -> None:
-    """Raises Fenced."""
-    reason = get_meta(connection, "fenced")
-    if reason:
-        raise Fenced(reason)

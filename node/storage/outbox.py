@@ -18,24 +18,22 @@ from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
-from node.storage.meta import check_not_fenced
 from node.storage.registries import current_registry, registry_for
 from node.storage.sealing import has_pending
+from node.storage.statements import digests_on_link
 from node.storage.streams import find_stream, held_heads
-from sync_engine.batch import SealedBatch, withhold
+from sync_engine.batch import SealedBatch, parse_batch, withhold
 from sync_engine.exchange import digest_of
-from sync_engine.frames import ForkProof, Hello
-from sync_engine.names import is_shared, unit_of
+from sync_engine.frames import CHAIN_MAX, Chain, ForkProof, Hello
+from sync_engine.names import is_shared, is_towards, unit_of
 from sync_engine.verify import PERSONAL
 
 
 def hello_of(
     connection: Connection, context: Context, child: UnitPath, certificate: bytes
 ) -> tuple[Hello, dict[StreamId, Head]]:
-    """How this node introduces itself on the link of ``child``, and what it holds of the scopes both share. Raises
-    Fenced."""
-    check_not_fenced(connection)
-    held = held_on_link(connection, child)
+    """How this node introduces itself on the link of ``child``, and what it holds of the scopes both share."""
+    held = held_on_link(connection, context, child)
     registry = current_registry(connection, context)
     hello = Hello(
         unit=context.unit,
@@ -46,16 +44,23 @@ def hello_of(
         time_ms=context.now_ms(),
         nonce=context.salt(),
         digest=digest_of(
-            held.values(), pending=has_pending(connection), forked=(each.stream for each in forks(connection, child))
+            held.values(),
+            pending=has_pending(connection),
+            forked=(each.stream for each in forks(connection, child)),
+            statements=digests_on_link(connection, child),
         ),
         software=f"dongbo {__version__}",
     )
     return hello, held
 
 
-def held_on_link(connection: Connection, child: UnitPath) -> dict[StreamId, Head]:
-    """The held heads of the scopes that travel on the link of ``child``; a stream under the brake ends before it."""
-    return shippable(connection, held_heads(connection, child))
+def held_on_link(connection: Connection, context: Context, child: UnitPath) -> dict[StreamId, Head]:
+    """The held heads of the scopes that travel on the link of ``child``; a stream under the brake ends before it. What
+    a new life has sealed goes out once its key has been certified: nobody could prove it before."""
+    held = shippable(connection, held_heads(connection, child))
+    mine = {stream.epoch for stream in held if stream.origin == context.unit}
+    proven = {epoch for epoch in mine if path_of(connection, context.unit, epoch) is not None}
+    return {stream: head for stream, head in held.items() if stream.origin != context.unit or stream.epoch in proven}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,46 @@ def forks(connection: Connection, child: UnitPath) -> list[Fork]:
         if stream not in found and is_shared(stream.scope, child):
             found[stream] = Fork(stream, ForkProof((proof[0], proof[1]), (proof[2], proof[3])))
     return list(found.values())
+
+
+def chain_of(connection: Connection, stream: StreamId) -> Chain | None:
+    """The hashes of a stream as it stands here, as far back as one message takes; a stream of nothing has none."""
+    row = find_stream(connection, stream)
+    if row is None or row.held is None:
+        return None
+    first = max(1, row.held.seq - CHAIN_MAX + 1)
+    sql = "SELECT hash FROM _batch WHERE stream = ? AND seq >= ? ORDER BY seq"
+    return Chain(stream, first, tuple(execute(connection, sql, (row.no, first)).scalars()))
+
+
+def branch_from(connection: Connection, chain: Chain) -> tuple[int, list[int]]:
+    """Up to which number the stream of a peer's chain is the same here, and local numbers of what parts from it."""
+    row = find_stream(connection, chain.stream)
+    if row is None:
+        return 0, []
+    mine = execute(
+        connection, "SELECT seq, hash, no FROM _batch WHERE stream = ? AND seq >= ? ORDER BY seq", (row.no, chain.first)
+    ).all()
+    theirs = dict(enumerate(chain.hashes, start=chain.first))
+    common = chain.first - 1
+    for seq, digest, _no in mine:
+        if seq != common + 1 or theirs.get(seq) != digest:
+            break
+        common = seq
+    return common, [no for seq, _digest, no in mine if seq > common]
+
+
+def strays(connection: Connection, context: Context, peer: UnitPath, child: UnitPath) -> list[SealedBatch]:
+    """Batches of other branches for whose origin ``peer`` is, or is on the way to; in their order."""
+    rows = execute(
+        connection,
+        "SELECT origin, scope, data FROM _stray JOIN _stream ON _stream.no = _stray.stream ORDER BY stream, _stray.seq",
+    )
+    return [
+        parse_batch(data)
+        for origin, scope, data in rows
+        if is_shared(scope, child) and is_towards(origin, peer, context.unit)
+    ]
 
 
 def batch_beside(connection: Connection, theirs: Head) -> SealedBatch | None:

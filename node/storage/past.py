@@ -21,6 +21,7 @@ from node.storage.context import Context
 from node.storage.engine import IN_LIST, execute, in_list
 from node.storage.registers import insertable
 from node.storage.registries import registry_of
+from node.storage.seen import followed
 from node.storage.streams import find_stream, streams
 from sync_engine.batch import SealedBatch, SectionKind
 from sync_engine.entries import Entries
@@ -88,8 +89,9 @@ def batches_about(
         if batch is None:
             reading.damaged += 1
             continue
-        vector = seen.get(stream, Vector()).updated(batch.header.seen_delta)
-        seen[stream] = vector.updated([batch.head])
+        before = seen.get(stream, Vector())
+        vector = followed(connection, before, batch.header)
+        seen[stream] = (vector if batch.header.repeats is None else before).updated([batch.head])
         if all(section.table != table for section in batch.header.sections) or not which(batch.head):
             continue
         registry = registry_of(connection, context, batch.header.registry_version[0])
@@ -203,10 +205,10 @@ def all_seen_at(connection: Connection, heads: Iterable[Head]) -> dict[Head, Vec
             stored = None if row is None else batch_at(connection, row.no, seq)
             if stored is None:
                 break
-            seen = seen.updated(stored[2].header.seen_delta)
+            vector = followed(connection, seen, stored[2].header)
             if seq in wanted:
-                found[wanted[seq]] = seen
-            seen = seen.updated([stored[2].head])
+                found[wanted[seq]] = vector
+            seen = (vector if stored[2].header.repeats is None else seen).updated([stored[2].head])
     return found
 
 

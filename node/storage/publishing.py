@@ -36,7 +36,7 @@ class NotPublished(LocalFault):
 
 def publish(connection: Connection, context: Context, registry: Registry, planned_from: int) -> None:
     """Write the next version and seal it: from here it travels like data. Raises NotTheRoot, RegistryError,
-    PlanChanged, NotPublished, SealFirst or Fenced."""
+    PlanChanged, NotPublished or SealFirst."""
     if context.unit != context.root:
         raise NotTheRoot(f"only the root publishes a registry, and this is {context.unit}")
     seal_remainder(connection, context)
@@ -65,7 +65,7 @@ def publish(connection: Connection, context: Context, registry: Registry, planne
 
 def bring_newest(connection: Connection, context: Context, planned: tuple[int, int]) -> None:
     """Bring the newest version that has come into force; ``planned`` is what the plan said, from and to. Raises
-    PlanChanged, SealFirst or Fenced."""
+    PlanChanged or SealFirst."""
     seal_remainder(connection, context)
     newest = newest_fit(connection, context)
     if newest is None or planned != (number_in_force(connection), newest.version):

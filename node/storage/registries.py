@@ -148,8 +148,6 @@ def is_due(connection: Connection, context: Context) -> bool:
     """Whether a version waits that should be in force already (newer software can read it now, or the operator has
     chosen not to be asked any more), rows are still to be shown by the rules of one that is, or codes have come that
     held values may have waited for."""
-    if get_meta(connection, "fenced"):
-        return False
     if get_meta(connection, SHOW_ANEW) or get_meta(connection, CODES_CAME):
         return True
     return not is_by_hand(connection, context) and newest_fit(connection, context) is not None

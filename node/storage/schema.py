@@ -73,6 +73,7 @@ batch = Table(
     Column("registry", Integer, nullable=False),
     Column("state", Text, nullable=False),  # applied | waiting
     Column("settles", BigInteger),  # it decides about the braked batches of its stream from this number on
+    Column("again", Integer, nullable=False, server_default="0"),  # it may repeat a former life of its origin
     Column("applied_ms", BigInteger),  # when it was merged, by the clock here; null while it waits
     Column("data", LargeBinary, nullable=False),  # as received: never re-encoded
     Index("_batch_place", "stream", "seq"),
@@ -81,6 +82,28 @@ batch = Table(
 Index("_batch_waiting", batch.c.stream, batch.c.seq, sqlite_where=text("state = 'waiting'"))
 
 Index("_batch_settles", batch.c.stream, batch.c.seq, sqlite_where=text("settles IS NOT NULL"))
+
+Index("_batch_again", batch.c.stream, sqlite_where=text("again = 1"))
+
+# What has been said again in a later life of its origin, by its former name; `batch` is the one that says it now.
+repeat = _keyed(
+    "_repeat",
+    Column("hash", LargeBinary, primary_key=True),
+    Column("stream", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("prev", LargeBinary, nullable=False),
+    Column("batch", Integer, nullable=False),
+)
+Index("_repeat_place", repeat.c.stream, repeat.c.seq)
+
+# Batches of a forked stream's other branch: kept for their origin, who alone can say them again.
+stray = _keyed(
+    "_stray",
+    Column("hash", LargeBinary, primary_key=True),
+    Column("stream", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
 
 # Sealings that changed unusually much: their streams end here for all peers until a person has decided.
 brake = Table(
@@ -170,6 +193,29 @@ certificate = _keyed(
     Column("path", LargeBinary, nullable=False),
 )
 
+# Every node key whose certificate is here, in the order of their coming: one key is one unit's, under one epoch.
+node_key = _keyed(
+    "_node_key",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("no", Integer, nullable=False),
+    Column("sha256", LargeBinary, nullable=False, unique=True),  # of the SubjectPublicKeyInfo
+    Column("accepted", Integer, nullable=False),  # 0: no key before it, nor the parent, has signed for it
+    Column("mine", Integer, nullable=False, server_default="0"),  # a life of this home
+)
+
+# What this unit's CA was asked to certify for its children: one key may follow a key, and no second one.
+certification = _keyed(
+    "_certification",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("from_epoch", Text),  # under which the child called; null: with an invitation
+    Column("invitation", LargeBinary),  # SHA-256 of its certificate
+    Column("request", LargeBinary, nullable=False),
+    Column("response", LargeBinary),  # null: it waits for the CA key
+    Column("asked_ms", BigInteger, nullable=False),
+)
+
 peer = _keyed(
     "_peer",
     Column("unit", Text, primary_key=True),
@@ -213,6 +259,9 @@ invitation = _keyed(
     Column("response", LargeBinary),
 )
 
+# Invitations that let a unit with a node begin again on another machine.
+recovery = _keyed("_recovery", Column("certificate", LargeBinary, primary_key=True))
+
 set_aside = _keyed(
     "_set_aside",
     Column("unit", Text, primary_key=True),
@@ -228,6 +277,27 @@ digest = _keyed(
     Column("scope", Text, primary_key=True),
     Column("state", LargeBinary, nullable=False),
     Column("columns", LargeBinary, nullable=False),
+)
+
+# What nodes signed for all whom it concerns, as signed: heartbeats, handovers, revocations.
+statement = Table(
+    "_statement",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("id", LargeBinary, nullable=False, unique=True),  # SHA-256 of tag and body
+    Column("tag", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # it travels like the batches of that scope
+    Column("signer", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),  # the signer's clock: of two heartbeats the greater counts
+    Column("came_ms", BigInteger, nullable=False),  # by the clock here
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Index("_statement_about", "unit", "tag", "epoch", "scope"),
+    Index("_statement_scope", "scope"),
+    Index("_statement_signer", "signer"),
+    sqlite_autoincrement=True,
 )
 
 

@@ -21,14 +21,14 @@ from node.storage.batches import APPLIED, insert_batch
 from node.storage.brake import accidents, brake_of, end_run, pull
 from node.storage.context import Context
 from node.storage.engine import execute
-from node.storage.meta import check_not_fenced
+from node.storage.former import former_entries
+from node.storage.lives import is_saying_again
 from node.storage.registries import adopt_units, current_registry
+from node.storage.seen import note_seen, seen_by
 from node.storage.streams import (
     advance_applied,
     advance_held,
     applied_heads,
-    note_seen,
-    seen_by,
     stream_row,
 )
 from node.storage.window import Window
@@ -70,8 +70,7 @@ def fits_one_batch(connection: Connection, notes_max: int) -> bool:
 
 
 def seal_next(connection: Connection, context: Context, notes_max: int = ENTRIES_SEALED) -> Sealed | None:
-    """Seal one batch in the caller's transaction; None when nothing is pending. Raises Fenced."""
-    check_not_fenced(connection)
+    """Seal one batch in the caller's transaction; None when nothing is pending."""
     registry = current_registry(connection, context)
     first = _first_pending(connection)
     if first is None:
@@ -148,12 +147,14 @@ def seal_statement(
     before = seen_by(connection, row.no)
     seen = before.updated(head for head in applied_heads(connection, stream.scope) if head.stream != stream)
     delta = seen.changed_since(before)
-    batch = _sign(context, registry, statement, row.held, tuple(delta))
+    again = is_saying_again(connection, stream.epoch)
+    batch = _sign(context, registry, statement, row.held, tuple(delta), again=again)
     # Writing begins here, so the lock is short: all that was read still holds, or SQLite refuses it.
     no = insert_batch(connection, row.no, batch, APPLIED, context.now_ms())
     note_seen(connection, row.no, delta)
     seen = seen if row.held is None else seen.updated([row.held])
-    incoming = Incoming(no, batch.head, seen, registry, own=was is not None, was=was or {})
+    former = former_entries(connection, context, batch.header, statement.sections)
+    incoming = Incoming(no, batch.head, seen, registry, own=was is not None, was=was or {}, former=former)
     for entries in statement.sections:
         judge(entries, stream)
     apply_batch(connection, context, incoming, statement.sections)
@@ -163,7 +164,13 @@ def seal_statement(
 
 
 def _sign(
-    context: Context, registry: Registry, statement: Statement, before: Head | None, delta: tuple[Head, ...]
+    context: Context,
+    registry: Registry,
+    statement: Statement,
+    before: Head | None,
+    delta: tuple[Head, ...],
+    *,
+    again: bool,
 ) -> SealedBatch:
     stream = statement.stream
     laid = [encode_section(entries, context.salt) for entries in statement.sections]
@@ -175,7 +182,7 @@ def _sign(
         prev=NO_PREV if before is None else before.hash,
         seen_delta=delta,
         registry_version=(0, sha256(b"").digest()) if of_registry else (registry.version, registry.sha256),
-        again=False,
+        again=again,
         sections=tuple(each for each, _ in laid),
         braked=statement.braked,
         settles=statement.settles,

@@ -1,19 +1,17 @@
-"""Streams, heads and vectors as they are kept.
+"""Streams and heads as they are kept.
 
-Role: numbers for scopes and streams; held and applied heads; what a stream's applied head had seen.
+Role: numbers for scopes and streams; held and applied heads. What had been seen is in ``seen``.
 Reach: storage tables. Invariant: heads only go forward, inside the transaction that stores or applies the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
-from conflict.vector import Vector
-from node.storage.engine import bulk, execute
+from node.storage.engine import execute
 from sync_engine.names import is_shared
 
 OPEN, FROZEN, REFUSED = "open", "frozen", "refused"
@@ -98,35 +96,17 @@ def applied_heads(connection: Connection, scope: str) -> list[Head]:
     return [row.applied for row in streams(connection, scope) if row.applied is not None]
 
 
-def seen_by(connection: Connection, stream_no: int) -> Vector:
-    """What the stream's applied head had seen of the scope's other streams."""
-    rows = execute(
-        connection,
-        "SELECT origin, epoch, scope, seq, hash FROM _seen JOIN _stream ON _stream.no = _seen.of WHERE stream = ?",
-        (stream_no,),
-    )
-    return Vector.of(
-        Head(StreamId(UnitPath(origin), Epoch(epoch), Scope(scope)), seq, digest)
-        for origin, epoch, scope, seq, digest in rows
-    )
-
-
-def note_seen(connection: Connection, stream_no: int, delta: Iterable[Head]) -> None:
-    """Fold a batch's ``seen_delta`` into what its stream had seen."""
-    bulk(
-        connection,
-        "INSERT INTO _seen (stream, of, seq, hash) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (stream, of) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
-        [(stream_no, stream_row(connection, head.stream).no, head.seq, head.hash) for head in delta],
-    )
-
-
 def advance_held(connection: Connection, no: int, head: Head) -> None:
     execute(connection, "UPDATE _stream SET held_seq = ?, held_hash = ? WHERE no = ?", (head.seq, head.hash, no))
 
 
 def advance_applied(connection: Connection, no: int, head: Head) -> None:
     execute(connection, "UPDATE _stream SET applied_seq = ?, applied_hash = ? WHERE no = ?", (head.seq, head.hash, no))
+
+
+def reopen(connection: Connection, no: int) -> None:
+    """Take more of a stream whose fork has healed."""
+    execute(connection, "UPDATE _stream SET state = 'open', reason = NULL WHERE no = ? AND state = 'frozen'", (no,))
 
 
 def leave(connection: Connection, no: int, state: str, reason: str) -> None:

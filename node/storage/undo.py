@@ -117,7 +117,7 @@ def change_back(
     connection: Connection, context: Context, brake: Brake, table: str, rows: Sequence[Wanted], by: str | None
 ) -> int:
     """Seal the inverse of what some rows (at most ROWS_AT_ONCE) still show of an accident; returns how many did. Raises
-    SealFirst or Fenced."""
+    SealFirst."""
     seal_remainder(connection, context)
     brake = _open(connection, brake)
     registry = current_registry(connection, context)
@@ -229,7 +229,7 @@ def _lay(entries: Entries, register: Register, drafts: Iterable[_Draft]) -> None
 
 def settle(connection: Connection, context: Context, brake: Brake, *, undone: bool) -> None:
     """Decide about a brake, and let its stream go on: released, or undone once everything has been changed back.
-    Raises NoBrake, SealFirst or Fenced."""
+    Raises NoBrake or SealFirst."""
     seal_remainder(connection, context)
     brake = _open(connection, brake)
     if brake.state == UNDOING and not undone:

@@ -27,7 +27,7 @@ from node.storage.outbox import for_peer
 from node.storage.sealing import seal_next
 from node.storage.streams import FROZEN, REFUSED, StreamRow, streams
 from sync_engine.batch import SealedBatch, parse_batch
-from sync_engine.errors import Fenced, RemoteFault, ReplicationError, RuleBroken
+from sync_engine.errors import RemoteFault, ReplicationError, RuleBroken
 from sync_engine.frames import BatchFrame, Certificates, decode
 from tests.hostile.corpus import ABOVE, CHILD, PERSON, ROOT, Corpus
 from tests.hostile.talk import Talk
@@ -282,10 +282,7 @@ def _check_the_childs(node: WorldNode, batch: SealedBatch) -> None:
 def _taken(connection: Connection, node: WorldNode, before: dict[StreamId, StreamRow], verified: Any) -> str:
     head = verified.batch.head
     _check_the_childs(node, verified.batch)
-    try:
-        outcome = take(connection, node.context, verified)
-    except Fenced as fault:
-        raise Wrong(f"a child's batch fences this node: {fault}") from fault
+    outcome = take(connection, node.context, verified)
     row = before.get(head.stream)
     held = None if row is None else row.held
     match outcome.taken:
@@ -296,6 +293,8 @@ def _taken(connection: Connection, node: WorldNode, before: dict[StreamId, Strea
         case Taken.FROZEN:
             state = next(each.state for each in streams(connection) if each.stream == head.stream)
             _check_left(connection, before, head.stream, state if state in (FROZEN, REFUSED) else FROZEN)
+        case Taken.OWN:
+            raise Wrong("a child's batch makes this node begin a new life")
         case _:
             _check_others(connection, before, head.stream)
             if outcome.held != held:

@@ -18,7 +18,7 @@ from node.storage import peers
 from node.storage.batches import hash_at, lacking
 from node.storage.certificates import keep_path
 from node.storage.inbox import Taken, refuse, take, take_proof, verify
-from node.storage.outbox import batch_beside, hello_of
+from node.storage.outbox import batch_beside, branch_from, chain_of, hello_of
 from node.storage.streams import find_stream
 from sync_engine.batch import parse_batch
 from sync_engine.errors import BadCertificate, BadSignature, RemoteFault, ReplicationError, RuleBroken
@@ -29,12 +29,13 @@ from sync_engine.exchange import (
     PeerForked,
     PeerHolds,
     PeerMet,
-    PeerRestored,
     Prove,
     Send,
     Ship,
+    ShipBranch,
     Store,
     StoreCertificates,
+    TellChain,
 )
 from sync_engine.frames import Ack, BatchFrame, HeadsFrame, Hello, decode, encode
 from tests.hostile import forged, surgery, unsigned
@@ -87,12 +88,22 @@ class Talk:
                 case Prove(proof):
                     with suppress(RemoteFault):
                         take_proof(self.connection, self.node.context, proof)
-                case PeerRestored(stream):
-                    peers.note_fenced(self.connection, self.child, f"behind on {stream}")
                 case PeerMet(hello):
                     peers.note_met(self.connection, self.child, hello.time_ms - self.node.context.now_ms())
                 case Finish():
                     self.finished += 1
+                case _:
+                    self._show_chains(effect)
+
+    def _show_chains(self, effect: Effect) -> None:
+        match effect:
+            case ShipBranch(chain):
+                branch_from(self.connection, chain)
+                self.perform(self.exchange.on_branch_shipped(chain.stream))
+            case TellChain(stream):
+                if (chain := chain_of(self.connection, stream)) is not None:
+                    self.exchange.on_chain_told()
+                    self.perform([Send(chain)])
 
     def _keep(self, paths: tuple[tuple[bytes, ...], ...]) -> None:
         for path in paths:

@@ -62,7 +62,7 @@ def said(entries: Entries) -> dict[str, Any]:
 def header_of(batch: SealedBatch) -> dict[str, Any]:
     """Everything a header says. Fields that came later are left out where they say nothing."""
     found = asdict(batch.header)
-    later = ("braked", "settles")
+    later = ("braked", "settles", "repeats")
     found = {name: value for name, value in found.items() if name not in later or value}
     return json.loads(json.dumps(found, default=as_json))  # type: ignore[no-any-return]
 

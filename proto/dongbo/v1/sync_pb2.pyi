@@ -64,12 +64,16 @@ class Hello(_message.Message):
     def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., software: _Optional[str] = ..., tree_id: _Optional[bytes] = ..., node_certificate_sha256: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., registry_version: _Optional[_Union[_batch_pb2.RegistryVersion, _Mapping]] = ..., time: _Optional[int] = ..., nonce: _Optional[bytes] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class ScopeHeads(_message.Message):
-    __slots__ = ("scope", "heads")
+    __slots__ = ("scope", "heads", "statements", "unconfirmed")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
+    STATEMENTS_FIELD_NUMBER: _ClassVar[int]
+    UNCONFIRMED_FIELD_NUMBER: _ClassVar[int]
     scope: str
     heads: _containers.RepeatedCompositeFieldContainer[_batch_pb2.Head]
-    def __init__(self, scope: _Optional[str] = ..., heads: _Optional[_Iterable[_Union[_batch_pb2.Head, _Mapping]]] = ...) -> None: ...
+    statements: bytes
+    unconfirmed: bool
+    def __init__(self, scope: _Optional[str] = ..., heads: _Optional[_Iterable[_Union[_batch_pb2.Head, _Mapping]]] = ..., statements: _Optional[bytes] = ..., unconfirmed: _Optional[bool] = ...) -> None: ...
 
 class Heads(_message.Message):
     __slots__ = ("scopes",)
@@ -242,20 +246,22 @@ class RevocationBody(_message.Message):
     def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., last: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ..., signer: _Optional[str] = ..., signer_epoch: _Optional[int] = ..., time: _Optional[int] = ...) -> None: ...
 
 class HeartbeatBody(_message.Message):
-    __slots__ = ("tree_id", "unit", "epoch", "heads", "time", "audit_head")
+    __slots__ = ("tree_id", "unit", "epoch", "heads", "time", "audit_head", "holds")
     TREE_ID_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     AUDIT_HEAD_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
     tree_id: bytes
     unit: str
     epoch: int
     heads: _containers.RepeatedCompositeFieldContainer[ScopeHeads]
     time: int
     audit_head: bytes
-    def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., heads: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ..., time: _Optional[int] = ..., audit_head: _Optional[bytes] = ...) -> None: ...
+    holds: _containers.RepeatedCompositeFieldContainer[ScopeHeads]
+    def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., heads: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ..., time: _Optional[int] = ..., audit_head: _Optional[bytes] = ..., holds: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("node_request", "ca_request", "epoch", "software", "handover")

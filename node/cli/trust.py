@@ -1,0 +1,75 @@
+"""``dongbo recover``, ``rotate``, ``revoke``, ``approve``: keys and certificates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.cli.calling import HOME, JSON, clear_progress, execute, show_json, teller
+from node.messages import say
+
+
+@click.command()
+@HOME
+@JSON
+@click.option("--from-parent", "invitation", help="What 'dongbo invite LABEL --recover' gave: the token, or its file.")
+@click.option("--listen", help="Where to wait for this unit's own children, HOST:PORT; empty: it has none.")
+@click.option("--address", help="What its children dial, where it differs from --listen.")
+@click.option("--every", type=float, hidden=True)
+def recover(
+    home: Path,
+    as_json: bool,
+    invitation: str | None,
+    listen: str | None,
+    address: str | None,
+    every: float | None,
+) -> None:
+    """Begin anew with new keys, and take back what others hold of this unit.
+
+    A node that finds that it was restored from an old copy does so by itself. With --from-parent a lost node is built
+    anew on another machine, or the one of two copies that is to stay is told apart: the parent must approve it.
+
+    \b
+    On the parent:        dongbo invite LABEL --recover
+    On the new machine:   dongbo recover --from-parent TOKEN
+    """
+
+    if invitation is None:
+        _show_life(execute(home, "recover", {}, teller("sync.progress", silent=as_json)), as_json, "recover.here")
+        return
+    from node import recovery
+    from node.invitation import read_token
+
+    schedule = recovery.schedule_of(every)
+    done = asyncio.run(recovery.from_parent(home, read_token(invitation), listen, address, schedule))
+    if as_json:
+        show_json(done)
+        return
+    click.echo(say("recover.done", unit=done["unit"], name=done["name"]))
+    click.echo(say("recover.synced"))
+
+
+@click.command()
+@HOME
+@JSON
+def rotate(home: Path, as_json: bool) -> None:
+    """Give this node a new key.
+
+    After a machine was in strange hands, or as a habit. A service that runs goes on without a restart. What was signed
+    with the old key stays valid.
+    """
+    _show_life(execute(home, "rotate", {}, teller("sync.progress", silent=as_json)), as_json, "rotate.done")
+
+
+def _show_life(done: Mapping[str, Any], as_json: bool, key: str) -> None:
+    clear_progress()
+    if as_json:
+        show_json(done)
+        return
+    click.echo(say(key, **done))
+    if not done["certified"]:
+        click.echo(say("rotate.waits", **done), err=True)

@@ -1,0 +1,307 @@
+"""Certificates anew: for the key in place, or for that of a new life.
+
+Role: what a child asks its parent, what the parent grants, and how a running node goes on with the answer; the root
+certifies itself.
+Reach: node.keys, node.invitation, node.storage, sync_engine.handover. gRPC is in node.parent_link and
+node.child_links. Why it is done so: docs/decisions/0032.
+Invariant: one key follows a key, and no second one: who asks for a second runs a copy of a home that has gone on.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from dongbo.v1 import sync_pb2
+from google.protobuf.message import DecodeError
+from sqlalchemy import Connection
+
+from conflict.values import Epoch, UnitPath
+from node import __version__, authority, invitation
+from node import keys as key_files
+from node.keys import CaKeyAway, KeyStore
+from node.local import Node
+from node.storage.certificates import (
+    accepted_epochs,
+    epoch_of,
+    followers_of,
+    is_accepted,
+    is_named,
+    judge,
+    keep_path,
+    mark_mine,
+    note_all_keys,
+    path_of,
+)
+from node.storage.context import Context
+from node.storage.engine import execute
+from node.storage.registries import current_registry
+from node.storage.statements import KEPT, keep
+from sync_engine.batch import epoch_from_wire, epoch_to_wire
+from sync_engine.certificates import Certified, verify_node_path
+from sync_engine.errors import BadCertificate, Cloned, LocalFault, Malformed, NotCertifiedYet
+from sync_engine.frames import Statement
+from sync_engine.handover import check_request, key_hash
+from sync_engine.names import parent_of
+from sync_engine.statements import HANDOVER, Handover, body_of
+from sync_engine.wire import guard
+
+REQUEST_BYTES_MAX = 16 * 1024
+
+RENEW_BEFORE = timedelta(days=3 * 365)
+"""A tenth of a certificate's life: a unit may be shut for a year, and a clock be wrong by two."""
+
+ASK_AGAIN = timedelta(days=1)
+"""A clock that is decades wrong would else ask with each session."""
+
+COPY = "{unit} has gone on under another key: this home is a copy of one that has gone on, or an old image of it"
+
+
+# --- the child -------------------------------------------------------------------------------------------------------
+
+
+def is_due(node: Node, now: datetime) -> bool:
+    """Whether the parent is to be asked before the next session."""
+    if key_files.pending(node.home) is not None:
+        return True
+    asked = node.renewal_asked
+    return node.keys.certified.not_after - now < RENEW_BEFORE and (asked is None or now - asked > ASK_AGAIN)
+
+
+def request_of(node: Node) -> bytes:
+    """What to ask: a certificate for the life that waits, to which the key in place hands over; else for that key."""
+    waiting = key_files.pending(node.home)
+    if waiting is None:
+        request = authority.node_request(node.keys.unit, node.keys.epoch, node.keys.key)
+        wire = sync_pb2.RenewRequest(node_request=request, epoch=epoch_to_wire(node.keys.epoch))
+    else:
+        said = _signed(node.keys, node.context, waiting.unit, waiting.epoch, waiting.key.public_key())
+        wire = sync_pb2.RenewRequest(
+            node_request=waiting.node_request,
+            ca_request=waiting.ca_request,
+            epoch=epoch_to_wire(waiting.epoch),
+            handover=sync_pb2.Statement(tag=said.tag, body=said.body, signature=said.signature),
+        )
+    wire.software = f"dongbo {__version__}"
+    return wire.SerializeToString()
+
+
+async def install(node: Node, request: bytes, response: bytes) -> None:
+    """Go on under what the parent granted, without a restart. Raises BadCertificate, WrongTree or Malformed."""
+    asked = sync_pb2.RenewRequest.FromString(request)
+    try:
+        granted = sync_pb2.EnrolResponse.FromString(response)
+    except DecodeError as error:
+        raise Malformed("the parent's answer does not parse") from error
+    await _go_on(node, tuple(granted.node_path), granted.ca_certificate, asked.handover)
+
+
+async def _go_on(node: Node, path: tuple[bytes, ...], ca_certificate: bytes, said: sync_pb2.Statement) -> None:
+    """What others need to accept the new life is durable here first: the root has nobody who would bring it back."""
+    await node.database.write(_adopt, node.context, path, said)
+    tree_id, ca_key_file = node.keys.tree_id, node.keys.ca_key_file
+    node.keys = KeyStore.install(node.home, path, ca_certificate, tree_id, ca_key_file)
+    node.context.epoch, node.context.sign = node.keys.epoch, node.keys.signer()
+
+
+def _adopt(connection: Connection, context: Context, path: tuple[bytes, ...], said: sync_pb2.Statement) -> None:
+    certified = keep_path(connection, path, context.tree_id)
+    if said.body:
+        keep(connection, context, _statement(said))
+    mark_mine(connection, certified)
+
+
+# --- the root --------------------------------------------------------------------------------------------------------
+
+
+async def certify_root(node: Node, now: datetime) -> bool:
+    """The root certifies itself, where a new life waits or its certificate nears its end. Raises NotCertifiedYet while
+    its CA key is elsewhere."""
+    if parent_of(node.keys.unit) is not None or not is_due(node, now):
+        return False
+    request = request_of(node)
+    wire = sync_pb2.RenewRequest.FromString(request)
+    epoch = epoch_from_wire(wire.epoch)
+    node.renewal_asked = now
+    path = await node.database.read(path_of, node.keys.unit, epoch) if wire.handover.body else None
+    if path is None:  # else a crash came between the two steps
+        try:
+            ca_key, ca_cert = node.keys.require_ca()
+        except CaKeyAway as fault:
+            raise NotCertifiedYet(str(fault), hint=fault.hint) from fault
+        key = authority.check_request(wire.node_request, node.keys.unit, epoch)
+        leaf = authority.issue_node(ca_key, ca_cert, node.keys.unit, epoch, key, now)
+        path = (authority.der_of(leaf), *node.keys.ca_path)
+    await _go_on(node, path, b"", wire.handover)
+    return True
+
+
+# --- the parent ------------------------------------------------------------------------------------------------------
+
+
+async def answer(node: Node, caller: Certified, request: bytes) -> bytes:
+    """Certify a child anew. Raises Cloned, NotCertifiedYet, BadCertificate, BadSignature or Malformed."""
+    if len(request) > REQUEST_BYTES_MAX:
+        raise Malformed("a request for a certificate is too large")
+    guard(request, {1: 1, 2: 1, 3: 1, 4: 1, 5: 1})
+    answered = await node.database.write(_answer, node.context, node.keys, caller, request)
+    if answered is None:
+        raise NotCertifiedYet(f"{node.keys.unit} cannot certify now: its CA key is kept elsewhere")
+    return answered
+
+
+def _parse(request: bytes) -> sync_pb2.RenewRequest:
+    try:
+        return sync_pb2.RenewRequest.FromString(request)
+    except DecodeError as error:
+        raise Malformed("a request for a certificate does not parse") from error
+
+
+def _answer(
+    connection: Connection, context: Context, keys: KeyStore, caller: Certified, request: bytes
+) -> bytes | None:
+    """The answer; None where the request waits for the CA key, which is noted."""
+    keep_path(connection, caller.path, context.tree_id)
+    wire = _parse(request)
+    epoch = epoch_from_wire(wire.epoch)
+    key = authority.check_request(wire.node_request, caller.unit, epoch)
+    _check_may_follow(connection, context, caller, epoch)
+    if epoch == epoch_of(caller):
+        if key_hash(key) != key_hash(caller.public_key):
+            raise BadCertificate("a new key needs a new epoch")
+    else:
+        check_request(_statement(wire.handover), caller, epoch, key, context.tree_id)
+        known, answered = path_of(connection, caller.unit, epoch), _answered(connection, caller.unit, epoch)
+        if known is not None and answered is not None:
+            if key_hash(verify_node_path(known, context.tree_id).public_key) == key_hash(key):
+                return answered  # the first answer was lost on the way
+            raise BadCertificate(f"a second key is offered for one epoch of {caller.unit}")
+    return certify(connection, context, keys, caller.unit, epoch_of(caller), request)
+
+
+def _check_may_follow(connection: Connection, context: Context, caller: Certified, epoch: Epoch) -> None:
+    """Raises Cloned where another key has followed the caller's, or taken its place."""
+    unit, present = caller.unit, epoch_of(caller)
+    if not is_accepted(connection, unit, present):
+        raise BadCertificate(f"a second key of {unit} that the first did not sign cannot ask for another")
+    if followers_of(connection, unit, present) - {epoch}:
+        raise Cloned(COPY.format(unit=unit))
+
+
+def certify(
+    connection: Connection, context: Context, keys: KeyStore, unit: UnitPath, present: Epoch, request: bytes
+) -> bytes | None:
+    """Issue what a checked request asks for, and record it; None where the CA key is elsewhere: the request waits."""
+    wire = _parse(request)
+    epoch = epoch_from_wire(wire.epoch)
+    try:
+        path, ca = invitation.grant(
+            keys,
+            unit=unit,
+            epoch=epoch,
+            node_request=wire.node_request,
+            ca_request=wire.ca_request,
+            deepest_level=current_registry(connection, context).deepest,
+            now=datetime.now(UTC),
+        )
+    except CaKeyAway:
+        note_asked(connection, context, unit, epoch, request, from_epoch=present)
+        return None
+    except LocalFault as fault:
+        raise BadCertificate(str(fault), hint=fault.hint) from fault
+    keep_path(connection, path, context.tree_id)
+    if wire.handover.body:
+        keep(connection, context, _statement(wire.handover))
+    name = execute(connection, "SELECT name FROM _unit WHERE unit = ?", (unit,)).scalar() or unit
+    made = sync_pb2.EnrolResponse(unit=unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()
+    note_asked(connection, context, unit, epoch, request, from_epoch=present, response=made)
+    return made
+
+
+def note_asked(
+    connection: Connection,
+    context: Context,
+    unit: UnitPath,
+    epoch: Epoch,
+    request: bytes,
+    *,
+    from_epoch: Epoch | None = None,
+    by_invitation: bytes | None = None,
+    response: bytes | None = None,
+) -> None:
+    """Record what a child asked, and what it was given; without a response it waits."""
+    execute(
+        connection,
+        "INSERT INTO _certification (unit, epoch, from_epoch, invitation, request, response, asked_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (unit, epoch) DO UPDATE SET from_epoch = excluded.from_epoch,"
+        " invitation = excluded.invitation, request = excluded.request, response = excluded.response,"
+        " asked_ms = excluded.asked_ms",
+        (unit, epoch, from_epoch, by_invitation, request, response, context.now_ms()),
+    )
+
+
+def _answered(connection: Connection, unit: UnitPath, epoch: Epoch) -> bytes | None:
+    found = execute(connection, "SELECT response FROM _certification WHERE unit = ? AND epoch = ?", (unit, epoch))
+    response = found.scalar()
+    return None if response is None else bytes(response)
+
+
+# --- statements ------------------------------------------------------------------------------------------------------
+
+
+def _signed(
+    keys: KeyStore, context: Context, unit: UnitPath, epoch: Epoch, key: ec.EllipticCurvePublicKey
+) -> Statement:
+    """A handover, signed under the certificate in place: that of a life that waits would prove nothing yet."""
+    said = Handover(
+        tree_id=keys.tree_id,
+        unit=unit,
+        epoch=epoch,
+        key_sha256=key_hash(key),
+        signer=keys.unit,
+        signer_epoch=keys.epoch,
+        time_ms=context.now_ms(),
+    )
+    body = body_of(said)
+    return Statement(HANDOVER, body, keys.signer()(HANDOVER, body))
+
+
+def _statement(wire: sync_pb2.Statement) -> Statement:
+    return Statement(wire.tag, wire.body, wire.signature)
+
+
+def _judge_named(connection: Connection, _context: Context, said: Handover) -> None:
+    judge(connection, said.unit)
+
+
+KEPT.setdefault(HANDOVER, []).append(_judge_named)
+
+
+def name_child(connection: Connection, context: Context, keys: KeyStore, unit: UnitPath, epoch: Epoch) -> None:
+    """Sign, as the parent, for a key that was certified here: a first one, or one after a recovery."""
+    path = path_of(connection, unit, epoch)
+    assert path is not None  # noqa: S101 - the caller has seen it
+    key = verify_node_path(path, context.tree_id).public_key
+    keep(connection, context, _signed(keys, context, unit, epoch, key))
+
+
+def meet(connection: Connection, context: Context, keys: KeyStore, caller: Certified) -> None:
+    """Keep the certificate that a child calls with; a first one was certified here."""
+    keep_path(connection, caller.path, context.tree_id)
+    name_known(connection, context, keys, caller.unit)
+
+
+def name_children(connection: Connection, context: Context, keys: KeyStore) -> None:
+    """Sign for the first keys of children that an older version of the software, or a life of this node whose database
+    is lost, has certified. Every node judges them alike then, in whatever order things come to it."""
+    units = execute(connection, "SELECT DISTINCT unit FROM _certificate").scalars().all()
+    for unit in (UnitPath(each) for each in units if parent_of(each) == keys.unit):
+        name_known(connection, context, keys, unit)
+
+
+def name_known(connection: Connection, context: Context, keys: KeyStore, unit: UnitPath) -> None:
+    """Sign for a child's accepted keys that no statement names."""
+    note_all_keys(connection, unit)
+    for epoch in accepted_epochs(connection, unit):
+        if not is_named(connection, unit, epoch):
+            name_child(connection, context, keys, unit, epoch)
