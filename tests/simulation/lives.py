@@ -1,14 +1,13 @@
-"""The keys of simulated nodes: which life a node leads, which one waits for its certificate, whom it has certified.
+"""The keys of simulated nodes: which life a node leads, and which one waits for its certificate.
 
-Role: stand in for ``home/keys`` and for what a parent notes of the lives it has certified: a file beside the database,
-which goes back with it where an old image is put back, and is copied with it.
-Invariant: a parent certifies one successor of each life by itself; a second one only by its operator's word.
+Role: stand in for ``home/keys``: a file beside the database, which goes back with it where an old image is put back,
+and is copied with it.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from conflict.values import Epoch
@@ -35,8 +34,6 @@ class Keys:
     path: Path
     epoch: str = ""
     waiting: str = ""
-    successors: dict[str, list[str]] = field(default_factory=dict)
-    """By unit and epoch of a child: the epochs certified here to come after it."""
 
     @classmethod
     def load(cls, unit: str, path: Path) -> Keys:
@@ -44,8 +41,15 @@ class Keys:
         return cls(unit, path, **known)
 
     def save(self) -> None:
-        known = {"epoch": self.epoch, "waiting": self.waiting, "successors": self.successors}
-        self.path.write_text(json.dumps(known))
+        self.path.write_text(json.dumps({"epoch": self.epoch, "waiting": self.waiting}))
+
+    @property
+    def tree_id(self) -> bytes:
+        return IDENTITIES.tree_id
+
+    def signer(self) -> Signer:
+        """As ``node.keys.KeyStore`` has it: that of the certificate in place."""
+        return self.certified.sign
 
     @property
     def sealing(self) -> Identity:
@@ -61,18 +65,8 @@ class Keys:
         self.save()
         return Life(Epoch(epoch), self.sealing.sign)
 
-    def install(self) -> None:
-        """The life that waited has been certified."""
-        self.epoch, self.waiting = self.waiting, ""
+    def install(self, life: Identity) -> None:
+        """A life that waited has been certified. It may have been left since for another one."""
+        waits = self.waiting == life.epoch
+        self.epoch, self.waiting = life.epoch, "" if waits else self.waiting
         self.save()
-
-    def certify(self, unit: str, former: str, epoch: str, *, by_hand: bool = False) -> bool:
-        """Whether this parent certifies a child's new life, which comes after a former one."""
-        known = self.successors.setdefault(f"{unit} {former}", [])
-        if epoch in known:
-            return True
-        if known and not by_hand:
-            return False
-        known.append(epoch)
-        self.save()
-        return True

@@ -83,7 +83,8 @@ class Peace:
         mine, theirs = streams_of(one), streams_of(other)
         for stream in sorted({*mine, *theirs}):
             both = mine.get(stream), theirs.get(stream)
-            if travels_on(stream[2], one.unit) and not is_frozen(*both) and stream[0] not in self.observer.restored:
+            healing = not self.observer.restored.isdisjoint({stream[0], one.unit, other.unit})
+            if travels_on(stream[2], one.unit) and not is_frozen(*both) and not healing:
                 level = both[0] is not None and both[1] is not None and both[0][:2] == both[1][:2]
                 require(
                     level,

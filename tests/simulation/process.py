@@ -19,12 +19,13 @@ import sqlcipher3.dbapi2
 from sqlalchemy import Connection, Engine, event
 
 from conflict.values import UnitPath
+from node.renewal import name_children
 from node.storage import lives, sealing
-from node.storage.certificates import keep_path
+from node.storage.certificates import keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.engine import open_engine
 from node.storage.setup import open_database
-from tests.simulation.identities import IDENTITIES
+from tests.simulation.identities import IDENTITIES, Identity
 from tests.simulation.lives import Keys
 
 P = ParamSpec("P")
@@ -41,6 +42,11 @@ KEPT = (DATABASE, LOG, KEYS)
 
 class SimulatedCrash(BaseException):
     """The process is gone. Not an Exception: no code of ours may catch it."""
+
+
+def introduce(connection: Connection, context: Context, life: Identity) -> None:
+    """A node's own certificate is in its database from the start."""
+    mark_mine(connection, keep_path(connection, life.path, context.tree_id))
 
 
 class Process:
@@ -149,7 +155,8 @@ class Process:
             registry_by_hand=self.by_hand,
         )
         self.write(open_database, self.context)
-        self.write(keep_path, self.keys.certified.path, self.context.tree_id)
+        self.write(introduce, self.context, self.keys.certified)
+        self.write(name_children, self.context, self.keys)  # type: ignore[arg-type]
         if self.keys.waiting:
             self._resume_life()
 
@@ -169,11 +176,10 @@ class Process:
         self.keys.save()
         self.is_blank = self.is_refused = False
 
-    def install(self) -> None:
+    def install(self, life: Identity) -> None:
         """Its parent has certified the life that waited."""
-        self.keys.install()
+        self.keys.install(life)
         self.is_refused = False
-        self.write(keep_path, self.keys.certified.path, self.context.tree_id)
 
     def stop(self) -> None:
         """All that was in memory is gone."""

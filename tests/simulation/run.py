@@ -297,12 +297,18 @@ class Run:
         other = self.custody.any_of(str(parent_of(one.unit)))
         if child in self.sessions or max(one.alone_until, other.alone_until) > self.tick:
             return
-        for node, parent in ((other, None), (one, other)):
-            if one.is_up and other.is_up and (parent or parent_of(node.unit) is None):
-                self._guarded(node, partial(self.custody.certify, node, parent))
-        if one.is_up and other.is_up:
+        self._guarded(one, partial(self._introduce, one, other))
+        if one.is_up and other.is_up and not one.is_refused:
             self.say(f"{child} calls" if other.name == other.unit else f"{child} calls {other.name}")
             self.sessions[child] = Session(one, other, self.lines[child], self.watch)
+
+    def _introduce(self, child: Process, parent: Process) -> None:
+        """What comes before a session: certificates."""
+        if child.is_up and parent.is_up:
+            if parent_of(parent.unit) is None:
+                self.custody.certify(parent, None)
+            self.custody.certify(child, parent)
+            self.custody.meet(child, parent)
 
     def frames(self, child: str) -> None:
         session = self.sessions[child]

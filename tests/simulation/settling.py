@@ -187,7 +187,7 @@ class Settler:
     def rogue(self, node: Process) -> None:
         """A node's own program signs what its table would refuse: an edit of a field that others write, or of a
         required one to nothing."""
-        if level(node.unit) < 2 or node.is_fenced:
+        if level(node.unit) < 2:
             return
         while node.seal_one():
             pass
