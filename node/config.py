@@ -55,15 +55,38 @@ class Schedule:
 
 AT_ONCE, BY_HAND = "at once", "by hand"
 
+PLAIN, ENCRYPTED = "plain", "encrypted"
+
+
+@dataclass(frozen=True, slots=True)
+class AtRest:
+    """How database and keys lie on the disk. ``encrypted``: with keys made from a secret that is never in the home, in
+    ``secret_file`` (on a key disk, say) or in the environment as ``secret_env``."""
+
+    database: str = PLAIN
+    secret_file: str = ""
+    secret_env: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ca:
+    """The key that certifies units below. ``key`` names its file where it is kept elsewhere: brought for each signing,
+    else absent. With ``passphrase_file`` or ``passphrase_env`` it has a passphrase of its own, needed as seldom."""
+
+    key: str = ""
+    passphrase_file: str = ""
+    passphrase_env: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """One node. ``listen`` is where it waits for children (none: it has none), ``address`` what they dial.
-    ``ca_key`` names the file of the CA key where it is kept elsewhere: brought for each signing, else absent.
     ``registry`` says when a newer version of the registry changes the tables here: as it arrives, or by hand. What
     deletes, or changes one field of, more than ``brake_percent`` of a unit's records at once, and at least
     ``brake_rows``, waits for a person. The conflict journal keeps for ``journal_days`` what has ended; for
-    ``overwritten_hours`` after another unit's value has come, a local edit that replaces it is noted there."""
+    ``overwritten_hours`` after another unit's value has come, a local edit that replaces it is noted there. Every
+    ``heartbeat_hours`` this node signs how far its batches go; what other units have signed for, or a sign of theirs,
+    is missed ``withheld_hours`` after it should have come."""
 
     unit: UnitPath
     name: str
@@ -71,17 +94,20 @@ class Config:
     listen: str = ""
     address: str = ""
     registry: str = AT_ONCE
-    ca_key: str = ""
     brake_percent: float = 5
     brake_rows: float = 50
     journal_days: float = 400
     overwritten_hours: float = 24
+    heartbeat_hours: float = 24
+    withheld_hours: float = 24
     schedule: Schedule = field(default_factory=Schedule)
+    at_rest: AtRest = field(default_factory=AtRest)
+    ca: Ca = field(default_factory=Ca)
 
     @property
     def ca_key_file(self) -> Path | None:
         """Where the CA key is kept; None: in the home."""
-        return Path(self.ca_key) if self.ca_key else None
+        return Path(self.ca.key) if self.ca.key else None
 
     @property
     def address_for_children(self) -> str:
@@ -105,19 +131,23 @@ def load(home: Path) -> Config:
         raise NotSetUp(f"there is no node in {home}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: {error}", hint="mend the line, or put the file back from a backup") from error
-    sync = raw.pop("sync", {})
-    if not isinstance(sync, dict):
-        raise BadConfig(f"{path}: sync must be a section", hint="write [sync] on a line of its own")
-    schedule = _schedule(path, sync)
-    ca = raw.pop("ca", {})
-    if not isinstance(ca, dict) or ca.keys() - {"key"} or not isinstance(ca.get("key", ""), str):
-        raise BadConfig(f"{path}: [ca] holds 'key', the path of the CA key's file, and nothing else")
-    raw |= {"ca_key": ca.get("key", "")}
+    schedule = _schedule(path, _section(path, raw, "sync"))
+    at_rest = AtRest(**_values(path, AtRest, _section(path, raw, "at_rest"), "at_rest.", skip=set()))
+    ca = Ca(**_values(path, Ca, _section(path, raw, "ca"), "ca.", skip=set()))
     raw["unit"] = check_unit(str(raw.get("unit", "")))
-    values = _values(path, Config, raw, "", skip={"schedule"})
+    values = _values(path, Config, raw, "", skip={"schedule", "at_rest", "ca"})
     if values.get("registry", AT_ONCE) not in (AT_ONCE, BY_HAND):
         raise BadConfig(f"{path}: registry must be {_toml(AT_ONCE)} or {_toml(BY_HAND)}")
-    return Config(schedule=schedule, **values)
+    if at_rest.database not in (PLAIN, ENCRYPTED):
+        raise BadConfig(f"{path}: at_rest.database must be {_toml(PLAIN)} or {_toml(ENCRYPTED)}")
+    return Config(schedule=schedule, at_rest=at_rest, ca=ca, **values)
+
+
+def _section(path: Path, raw: dict[str, Any], name: str) -> dict[str, Any]:
+    section = raw.pop(name, {})
+    if not isinstance(section, dict):
+        raise BadConfig(f"{path}: {name} must be a section", hint=f"write [{name}] on a line of its own")
+    return section
 
 
 def _schedule(path: Path, raw: dict[str, Any]) -> Schedule:
@@ -191,8 +221,10 @@ def save(home: Path, config: Config) -> None:
         f"brake_rows = {config.brake_rows}  # fewer than so many never do",
         f"journal_days = {config.journal_days}  # how long the journal keeps conflicts that have ended",
         f"overwritten_hours = {config.overwritten_hours}  # local edits of what came less long ago are noted there",
+        f"heartbeat_hours = {config.heartbeat_hours}  # how often this node signs how far its batches go, at least",
+        f"withheld_hours = {config.withheld_hours}  # what units below have signed for and what has not come: how long"
+        " until that is an alarm",
         "",
-        *_ca_section(config.ca_key),
         "[sync]  # when to call the parent",
         f"every_s = {schedule.every_s}  # seconds between calls",
         f"cron = {_toml(_one_or_several(schedule.cron))}  # five fields, or a list of such; empty: every_s counts",
@@ -204,16 +236,26 @@ def save(home: Path, config: Config) -> None:
         f"blackout = {_toml(schedule.blackout)}  # days without calls: '2027-02-05..2027-02-12', '30/04'",
         f"rate_kbit_s = {schedule.rate_kbit_s}  # of the line, in each direction; 0: unlimited",
         "",
+        "[at_rest]  # database and keys on this disk",
+        f"database = {_toml(config.at_rest.database)}  # 'plain' or 'encrypted'; 'dongbo encrypt' turns it",
+        f"secret_file = {_toml(config.at_rest.secret_file)}  # holds the secret; outside the home, maybe on a key disk",
+        f"secret_env = {_toml(config.at_rest.secret_env)}  # or the environment variable that holds it",
+        "",
+        *_ca_section(config.ca),
     ]
     write_private(path_of(home), "\n".join(lines).encode())
 
 
-def _ca_section(key: str) -> tuple[str, ...]:
-    """Only where the CA key is kept elsewhere."""
+def _ca_section(ca: Ca) -> tuple[str, ...]:
+    """Only where the CA key is kept in a way of its own."""
+    if ca == Ca():
+        return ()
     return (
-        ("[ca]", f"key = {_toml(key)}  # the file of the CA key, which need not be there but to certify", "")
-        if key
-        else ()
+        "[ca]",
+        f"key = {_toml(ca.key)}  # the file of the CA key, which need not be there but to certify; empty: in the home",
+        f"passphrase_file = {_toml(ca.passphrase_file)}  # of that key alone, read for each signing",
+        f"passphrase_env = {_toml(ca.passphrase_env)}  # or the environment variable that holds it",
+        "",
     )
 
 

@@ -72,9 +72,9 @@ class _Pacer:
 class Database:
     """One node's database, open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: bytes | None = None) -> None:
         self.path = path
-        self._engine: AsyncEngine = open_async_engine(path)
+        self._engine: AsyncEngine = open_async_engine(path, key)
         self._writer = asyncio.Lock()
         self._pacer = _Pacer()
 
@@ -137,5 +137,10 @@ def fault_of(error: DBAPIError, path: Path) -> LocalFault:
         return StoreFault(
             "another program has kept the database locked for a minute",
             hint="find the program that has not ended its transaction, and end it",
+        )
+    if "not a database" in text:
+        return StoreFault(
+            "the database cannot be opened: it was encrypted with another secret, or its file is damaged",
+            hint="if another program or copy put it there, put the right one back; else restore the node from a backup",
         )
     return StoreFault(f"the database refused: {text.splitlines()[0][:200]}")

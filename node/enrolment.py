@@ -19,13 +19,16 @@ from node import invitation as invitations
 from node.invitation import Invitation
 from node.keys import CaKeyAway, KeyStore
 from node.local import Node
-from node.renewal import name_child, note_asked
+from node.renewal import certify, check_may_follow, name_child
+from node.storage.audit import note
 from node.storage.certificates import keep_path
+from node.storage.certifications import Asked, forget_asked, note_asked
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.registries import adopt_units, current_registry
 from node.storage.sealing import seal_all
-from node.storage.setup import name_unit
+from node.storage.setup import name_of, name_unit
+from sync_engine.audit import Act
 from sync_engine.batch import epoch_from_wire
 from sync_engine.certificates import Certified
 from sync_engine.errors import BadCertificate, BadName, LocalFault, Malformed, NotCertifiedYet, RemoteFault
@@ -62,7 +65,9 @@ class NothingToRecover(LocalFault):
     default_hint = "invite it without --recover"
 
 
-async def invite(node: Node, label: str, name: str, ttl: timedelta, *, recover: bool = False) -> Invitation:
+async def invite(
+    node: Node, keys: KeyStore, label: str, name: str, ttl: timedelta, *, recover: bool = False
+) -> Invitation:
     """Make a one-time invitation for a child, and name the child in its scope. ``recover`` lets a unit that has a node
     begin again, with new keys. Raises NoAddress, UnitTaken, NothingToRecover, BadName."""
     address = node.config.address_for_children
@@ -72,7 +77,7 @@ async def invite(node: Node, label: str, name: str, ttl: timedelta, *, recover: 
         label = _label_of(node.config.unit, label)
     check_label(label)
     expires = datetime.now(UTC) + ttl
-    return await node.database.write(_invite, node.context, node.keys, label, name, address, expires, recover)
+    return await node.database.write(_invite, node.context, keys, label, name, address, expires, recover)
 
 
 def _label_of(parent: UnitPath, path: str) -> str:
@@ -100,7 +105,7 @@ def _invite(
             f"{unit} would lie deeper than the registry's levels",
             hint=f"the deepest level is {registry.level_name(registry.deepest)}",
         )
-    known = execute(connection, "SELECT name FROM _unit WHERE unit = ?", (unit,)).scalar()
+    known = name_of(connection, unit)
     if recover:
         _check_taken(connection, unit)
         name = name or known or label
@@ -121,6 +126,7 @@ def _invite(
     name_unit(connection, unit, name)
     seal_all(connection, context)
     adopt_units(connection, context)
+    note(connection, context, Act.INVITE, {"unit": unit})
     return made
 
 
@@ -175,18 +181,20 @@ def certify_invited(
         raise InvitationSpent(str(fault), hint=fault.hint) from fault
     wire = sync_pb2.EnrolRequest.FromString(request)
     epoch = Epoch(epoch_from_wire(wire.epoch))
+    asked = Asked(unit, epoch, None, invitation, request)
     try:
         path, ca = _granted(connection, context, keys, unit, epoch, wire)
     except CaKeyAway:
-        note_asked(connection, context, unit, epoch, request, by_invitation=invitation)
+        note_asked(connection, context, asked)
         return None
     keep_path(connection, path, context.tree_id)
     name_child(connection, context, keys, unit, epoch)
     made = sync_pb2.EnrolResponse(unit=unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()
-    note_asked(connection, context, unit, epoch, request, by_invitation=invitation, response=made)
+    note_asked(connection, context, asked, made)
     execute(
         connection, "UPDATE _invitation SET request = ?, response = ? WHERE certificate = ?", (digest, made, invitation)
     )
+    note(connection, context, Act.APPROVE if recovers else Act.ENROL, {"unit": unit, "epoch": epoch})
     return made
 
 
@@ -212,3 +220,19 @@ def _granted(
         raise
     except LocalFault as fault:
         raise BadCertificate(str(fault), hint=fault.hint) from fault
+
+
+def certify_waiting(connection: Connection, context: Context, keys: KeyStore, asked: Asked) -> bool:
+    """Certify what waits for the CA key; False for a request that may not be granted any more, which is forgotten.
+    Raises CaKeyAway."""
+    keys.require_ca()
+    try:
+        if asked.invitation is not None:
+            certify_invited(connection, context, keys, asked.unit, asked.invitation, asked.request)
+        elif asked.from_epoch is not None:
+            check_may_follow(connection, asked.unit, asked.from_epoch, asked.epoch)
+            certify(connection, context, keys, asked.unit, asked.from_epoch, asked.request)
+    except RemoteFault:
+        forget_asked(connection, asked)
+        return False
+    return True

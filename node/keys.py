@@ -6,7 +6,7 @@ home's lock.
 Invariant: a key never leaves its home and is never readable by others. ``node.pem`` is the commit point: before it is
 replaced the old identity is whole, afterwards the new one is, wherever a crash falls in between.
 
-    node.key  ca.key             PEM, PKCS#8
+    node.key  ca.key             PEM, PKCS#8, encrypted where the home or the CA has a secret (node.secret)
     node.pem                     the node's certificate, its ancestors' CAs, the root
     ca.pem                       this unit's own CA certificate (absent at the deepest level)
     next-*                       the same for a new life that waits for its certificates, and its requests (.csr)
@@ -24,6 +24,7 @@ from typing import Self, TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -31,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from conflict.values import Epoch, UnitPath
-from node import authority, platform
+from node import authority, platform, secret
 from sync_engine.certificates import (
     UNREADABLE,
     Certified,
@@ -47,6 +48,8 @@ from sync_engine.errors import BadCertificate, LocalFault, NotSetUp
 NODE_KEY, CA_KEY, NODE_PEM, CA_PEM = "node.key", "ca.key", "node.pem", "ca.pem"
 NEXT = "next-"
 NODE_REQUEST, CA_REQUEST = NEXT + "node.csr", NEXT + "ca.csr"
+
+LOCKED_HINT = "node.toml must say where its secret comes from: [at_rest], or [ca] for the key of the CA"
 
 Authority: TypeAlias = tuple[ec.EllipticCurvePrivateKey, x509.Certificate]
 """A unit's CA: its key and its certificate."""
@@ -157,7 +160,7 @@ class KeyStore:
             raise KeyFault(f"{NODE_KEY} does not belong to the certificate in {NODE_PEM}")
         certificate = _load_ca_certificate(directory, certified.unit)
         keys = cls(home, certified, key, certificate, ca_key_file or directory / CA_KEY)
-        if keys.ca_key_is_here:
+        if keys.ca_key_is_here and not secret.has_own_passphrase(home):
             keys.require_ca()
         return keys
 
@@ -193,11 +196,12 @@ class KeyStore:
         return self.ca_certificate is not None and self.ca_key_file.exists()
 
     def require_ca(self) -> Authority:
-        """The CA. Raises CaKeyAway while its key is kept elsewhere, KeyFault where the unit has none."""
+        """The CA. Raises CaKeyAway while its key is kept elsewhere, NoSecret while its passphrase is, and KeyFault
+        where the unit has none."""
         certificate = self._require_ca_certificate()
         if not self.ca_key_file.exists():
             raise CaKeyAway(f"the CA key of {self.unit} is not here: {self.ca_key_file} does not exist")
-        key = _load_key(self.ca_key_file)
+        key = _load_key(self.ca_key_file, self.home)
         if key.public_key() != certificate.public_key() or certificate.subject != subject_of(self.unit):
             raise KeyFault(f"{self.ca_key_file.name} and {CA_PEM} are not those of {self.unit}")
         return key, certificate
@@ -243,9 +247,9 @@ def request(home: Path, unit: str, *, with_ca: bool, fresh: bool = False) -> Pen
     key, epoch = authority.new_key(), authority.new_epoch()
     if with_ca:
         ca_key = authority.new_key()
-        platform.write_private(directory / (NEXT + CA_KEY), key_to_pem(ca_key))
+        _write_key(directory / (NEXT + CA_KEY), ca_key)
         platform.write_private(directory / CA_REQUEST, authority.ca_request(unit, ca_key))
-    platform.write_private(directory / (NEXT + NODE_KEY), key_to_pem(key))
+    _write_key(directory / (NEXT + NODE_KEY), key)
     # Last, for it is what says that the others are whole.
     platform.write_private(directory / NODE_REQUEST, authority.node_request(unit, epoch, key))
     made = pending(home)
@@ -356,14 +360,19 @@ def from_pem(text: bytes) -> tuple[bytes, ...]:
         raise BadCertificate("these are not certificates in PEM") from error
 
 
-def key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def key_to_pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> bytes:
+    lock = NoEncryption() if password is None else BestAvailableEncryption(password)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
 
 
-def key_from_pem(text: bytes) -> ec.EllipticCurvePrivateKey:
+def key_from_pem(text: bytes, password: bytes | None = None) -> ec.EllipticCurvePrivateKey:
     """A P-256 key. Raises BadCertificate, whose words never hold any of the text."""
+    if not secret.is_locked(text):
+        password = None
+    elif password is None:
+        raise BadCertificate("this key is encrypted")
     try:
-        key = load_pem_private_key(text, password=None)
+        key = load_pem_private_key(text, password)
     except UNREADABLE:
         raise BadCertificate("this is not a key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -376,16 +385,27 @@ def _directory(home: Path) -> Path:
     return home / "keys"
 
 
-def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def _load_key(path: Path, ca_of: Path | None = None) -> ec.EllipticCurvePrivateKey:
+    """A key of the home that the file lies in; ``ca_of``: the CA key of that home, wherever it is kept. Raises
+    KeyFault; NoSecret or BadSecret where it is encrypted."""
     try:
         if not platform.is_private(path):
             raise KeyFault(
                 f"{path.name} may be read by others than its owner",
                 hint=f"run 'chmod 600 {path}'; if others may have read it, 'dongbo rotate' as well",
             )
-        return key_from_pem(path.read_bytes())
+        text = path.read_bytes()
+        vault = secret.vault(ca_of or path.parent.parent)
+        return key_from_pem(text, vault.password_of(CA_KEY if ca_of else path.name) if secret.is_locked(text) else None)
     except (OSError, BadCertificate) as error:
-        raise KeyFault(f"{path.name} cannot be used: {_words(error)}") from error
+        raise KeyFault(
+            f"{path.name} cannot be used: {_words(error)}", hint=LOCKED_HINT if "encrypted" in str(error) else ""
+        ) from error
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    home = path.parent.parent
+    platform.write_private(path, key_to_pem(key, secret.vault(home, make=True).password_of(path.name)))
 
 
 def _load_certificates(path: Path) -> tuple[bytes, ...]:

@@ -19,18 +19,22 @@ import structlog
 from sqlalchemy import Connection
 
 from conflict.values import Epoch
+from node import at_rest, secret
 from node import config as configs
 from node import keys as key_files
+from node.caps import Caps
 from node.config import Config
 from node.database import Database
 from node.keys import KeyStore, Pending
+from node.restoring import RESTORED
 from node.storage.apply import Applied
-from node.storage.certificates import keep_path, mark_mine
+from node.storage.certificates import followers_of, keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.journal import prune
 from node.storage.lives import begin_life, is_begun, settle_down
+from node.storage.meta import drop_meta, get_meta
 from node.storage.registries import is_due
 from node.storage.sealing import seal_next
 from node.storage.setup import open_database
@@ -65,7 +69,7 @@ def context_of(keys: KeyStore) -> Context:
 
 
 def database_path(home: Path) -> Path:
-    return home / "dongbo.db"
+    return home / secret.DATABASE
 
 
 @dataclass
@@ -80,28 +84,45 @@ class Node:
     database: Database
     next_call: NextCall | None = None
     renewal_asked: datetime | None = None
+    renewal_waits: str = ""
     on_in_step: Callable[[float], None] = field(default=lambda _seconds: None)
+    caps: Caps = field(default_factory=Caps)
     _changing_life: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     async def open(cls, home: Path) -> Self:
         """Raises NotSetUp, BadConfig or KeyFault."""
         config = configs.load(home)
+        await asyncio.to_thread(at_rest.settle, home)
         keys = KeyStore.load(home, config.ca_key_file)
-        node = cls(home, config, keys, context_of(keys), Database(database_path(home)))
+        database = Database(database_path(home), secret.vault(home).database_key)
+        node = cls(home, config, keys, context_of(keys), database)
         node.context.registry_by_hand = config.registry == configs.BY_HAND
         node.context.brake = BrakeRule(config.brake_percent / 100, config.brake_rows)
         node.context.journal_days, node.context.overwritten_hours = config.journal_days, config.overwritten_hours
+        node.context.heartbeat_hours, node.context.withheld_hours = config.heartbeat_hours, config.withheld_hours
         await node.database.write(_start, node.context, keys.node_path)
         waiting = key_files.pending(home)
         if waiting is not None and await node.database.read(is_begun, waiting.epoch):
+            node.context.proven = node.context.speaks_as
             node.context.epoch, node.context.sign = waiting.epoch, waiting.signer()
+            await node.seal()  # what a crash has left of what was pending then
             await node.database.write(settle_down)
         elif waiting is not None:
             await node._live(waiting, again=True)  # a crash came between the key and the first batch
+        await node._after_restore()
         if await node.database.read(is_due, node.context):
             await node.apply_ready()  # this software, or the operator, is ready for what waited
         return node
+
+    async def _after_restore(self) -> None:
+        """A database out of a backup: its history may have gone on without it, so a new life begins, and nothing is
+        sealed in the old one. The mark goes last; a life begun twice is only one more epoch. One that waits for its
+        certificate is not left: nobody could prove then what it has sealed."""
+        if await self.database.read(get_meta, RESTORED) is not None:
+            if self.context.proven is None:
+                await self.begin_life(self.context.epoch)
+            await self.database.write(drop_meta, RESTORED)
 
     async def close(self) -> None:
         await self.database.close()
@@ -136,16 +157,16 @@ class Node:
             return digest
         return None
 
-    async def verify(self, data: bytes) -> Verified:
-        """Prove a batch. Raises a RemoteFault."""
-        return await self.database.read(verify, self.context, data)
+    async def verify(self, data: bytes, peer: str = "") -> Verified:
+        """Prove a batch that ``peer`` has sent. Raises a RemoteFault."""
+        return await self.database.read(verify, self.context, data, peer)
 
     async def take(self, verified: Verified) -> Outcome:
         """Store a batch, and apply it if its causes are here. One of this node's own life that it does not know tells
         that it has lost history: it begins a new life first."""
         outcome = await self.rewrite(take, verified)
-        while outcome.taken is Taken.OWN:
-            await self.begin_life(verified.batch.header.stream.epoch)
+        while outcome.taken in (Taken.OWN, Taken.BRANCH):
+            await self.begin_life(self.context.epoch, again=outcome.taken is Taken.OWN)
             outcome = await self.rewrite(take, verified)
         return outcome
 
@@ -160,6 +181,14 @@ class Node:
                 await self.seal()
             life = key_files.request(self.home, self.context.unit, with_ca=False, fresh=True)
             await self._live(life, again=again)
+
+    async def notice_successor(self) -> None:
+        """The key in use has handed over to one that this database does not know: its home is an old image of one that
+        has gone on, or a copy. A new life begins, for the parent to certify or to refuse."""
+        epoch = self.context.epoch
+        successors = await self.database.read(followers_of, self.context.unit, epoch)
+        if successors and self.context.proven is None:
+            await self.begin_life(epoch)
 
     async def _live(self, life: Pending, *, again: bool) -> None:
         log.warning("a new life begins", epoch=life.epoch, hint="what was lost comes back from parent and children")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import grpc
@@ -26,7 +27,7 @@ from node.local import Node
 from node.session import Session, Summary, faults_noted
 from node.throttle import throttled
 from node.transport import ENROL, EXCHANGE, RENEW, channel_to, error_of
-from sync_engine.errors import LinkFault, LocalFault, Malformed, NotCertifiedYet
+from sync_engine.errors import LinkFault, LocalFault, Malformed, NotCertifiedYet, ReplicationError, TooOften
 from sync_engine.names import parent_of
 
 log = structlog.get_logger()
@@ -62,8 +63,17 @@ async def sync_with_parent(node: Node, progress: Callable[[Summary], None] = lam
         if renewal.is_due(node, datetime.now(UTC)):
             await _renew(node, parent, near)
         summary = await _dial(node, parent, near, progress)
+        if renewal.may_ask_again(node):  # a new life began in that session: what it sealed goes up in another
+            await _renew(node, parent, near)
+            summary = _together(summary, await _dial(node, parent, near, progress))
     node.on_in_step(summary.seconds)
     return summary
+
+
+def _together(first: Summary, second: Summary) -> Summary:
+    """What two sessions came to, told as one."""
+    told = {each.name: getattr(first, each.name) + getattr(second, each.name) for each in fields(Summary)[1:]}
+    return Summary(second.peer, **told)
 
 
 async def _dial(node: Node, parent: UnitPath, near: str, progress: Callable[[Summary], None]) -> Summary:
@@ -88,7 +98,7 @@ async def _dial(node: Node, parent: UnitPath, near: str, progress: Callable[[Sum
             await asyncio.wait_for(link.drain(), CONNECT_S)  # the parent's status comes after its last frame
             return summary
         except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-            raise LinkFault(f"{address}: the connection broke") from error
+            raise await _ended_with(call, address) from error
         except TimeoutError:
             raise LinkFault(f"{address}: the parent did not end the session") from None
         finally:
@@ -98,6 +108,14 @@ async def _dial(node: Node, parent: UnitPath, near: str, progress: Callable[[Sum
         raise error_of(error, address) from error
     finally:
         await channel.close()
+
+
+async def _ended_with(call: grpc.aio.StreamStreamCall[bytes, bytes], address: str) -> ReplicationError:
+    """Why a call that can be written to no more has ended: a parent that refuses at once does not read first."""
+    if not call.done():
+        return LinkFault(f"{address}: the connection broke")
+    code, metadata = await call.code(), grpc.aio.Metadata()
+    return error_of(grpc.aio.AioRpcError(code, metadata, metadata, await call.details()), address)
 
 
 async def _renew(node: Node, parent: UnitPath, near: str) -> None:
@@ -120,11 +138,14 @@ async def _renew(node: Node, parent: UnitPath, near: str) -> None:
         await renewal.install(node, request, response)
         log.info("certified anew", epoch=node.keys.epoch)
     except grpc.aio.AioRpcError as error:
-        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            node.renewal_waits = "the parent's software is too old to certify a new key"
+        else:
             fault = error_of(error, address)
-            if not isinstance(fault, NotCertifiedYet):
+            if not isinstance(fault, NotCertifiedYet | TooOften):
                 raise fault from error
             log.warning("not certified yet", reason=str(fault), hint=fault.hint)
+            node.renewal_waits = f"{fault}; {fault.hint}"
     finally:
         node.renewal_asked = datetime.now(UTC)
         await channel.close()

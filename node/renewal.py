@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from dongbo.v1 import sync_pb2
 from google.protobuf.message import DecodeError
@@ -21,8 +22,10 @@ from node import __version__, authority, invitation
 from node import keys as key_files
 from node.keys import CaKeyAway, KeyStore
 from node.local import Node
+from node.storage.audit import note
 from node.storage.certificates import (
     accepted_epochs,
+    certified_children,
     epoch_of,
     followers_of,
     is_accepted,
@@ -33,10 +36,13 @@ from node.storage.certificates import (
     note_all_keys,
     path_of,
 )
+from node.storage.certifications import Asked, answer_to, note_asked
 from node.storage.context import Context
-from node.storage.engine import execute
 from node.storage.registries import current_registry
+from node.storage.revocations import check_not_revoked
+from node.storage.setup import name_of
 from node.storage.statements import KEPT, keep
+from sync_engine.audit import Act
 from sync_engine.batch import epoch_from_wire, epoch_to_wire
 from sync_engine.certificates import Certified, verify_node_path
 from sync_engine.errors import BadCertificate, Cloned, LocalFault, Malformed, NotCertifiedYet
@@ -45,6 +51,8 @@ from sync_engine.handover import check_request, key_hash
 from sync_engine.names import parent_of
 from sync_engine.statements import HANDOVER, Handover, body_of
 from sync_engine.wire import guard
+
+log = structlog.get_logger()
 
 REQUEST_BYTES_MAX = 16 * 1024
 
@@ -66,6 +74,11 @@ def is_due(node: Node, now: datetime) -> bool:
         return True
     asked = node.renewal_asked
     return node.keys.certified.not_after - now < RENEW_BEFORE and (asked is None or now - asked > ASK_AGAIN)
+
+
+def may_ask_again(node: Node) -> bool:
+    """Whether a new life waits of which the parent has not heard yet."""
+    return key_files.pending(node.home) is not None and not node.renewal_waits
 
 
 def request_of(node: Node) -> bytes:
@@ -101,7 +114,8 @@ async def _go_on(node: Node, path: tuple[bytes, ...], ca_certificate: bytes, sai
     await node.database.write(_adopt, node.context, path, said)
     tree_id, ca_key_file = node.keys.tree_id, node.keys.ca_key_file
     node.keys = KeyStore.install(node.home, path, ca_certificate, tree_id, ca_key_file)
-    node.context.epoch, node.context.sign = node.keys.epoch, node.keys.signer()
+    node.context.epoch, node.context.sign, node.context.proven = node.keys.epoch, node.keys.signer(), None
+    node.renewal_waits = ""
 
 
 def _adopt(connection: Connection, context: Context, path: tuple[bytes, ...], said: sync_pb2.Statement) -> None:
@@ -114,7 +128,7 @@ def _adopt(connection: Connection, context: Context, path: tuple[bytes, ...], sa
 # --- the root --------------------------------------------------------------------------------------------------------
 
 
-async def certify_root(node: Node, now: datetime) -> bool:
+async def certify_root(node: Node, now: datetime, keys: KeyStore | None = None) -> bool:
     """The root certifies itself, where a new life waits or its certificate nears its end. Raises NotCertifiedYet while
     its CA key is elsewhere."""
     if parent_of(node.keys.unit) is not None or not is_due(node, now):
@@ -126,7 +140,7 @@ async def certify_root(node: Node, now: datetime) -> bool:
     path = await node.database.read(path_of, node.keys.unit, epoch) if wire.handover.body else None
     if path is None:  # else a crash came between the two steps
         try:
-            ca_key, ca_cert = node.keys.require_ca()
+            ca_key, ca_cert = (keys or node.keys).require_ca()
         except CaKeyAway as fault:
             raise NotCertifiedYet(str(fault), hint=fault.hint) from fault
         key = authority.check_request(wire.node_request, node.keys.unit, epoch)
@@ -134,6 +148,15 @@ async def certify_root(node: Node, now: datetime) -> bool:
         path = (authority.der_of(leaf), *node.keys.ca_path)
     await _go_on(node, path, b"", wire.handover)
     return True
+
+
+async def certify_root_if_due(node: Node) -> None:
+    """The same as a matter of course, before a child is served; without the CA key it waits, and says so."""
+    try:
+        if await certify_root(node, datetime.now(UTC)):
+            log.info("certified anew", epoch=node.keys.epoch)
+    except NotCertifiedYet as fault:
+        node.renewal_waits = f"{fault}; {fault.hint}"
 
 
 # --- the parent ------------------------------------------------------------------------------------------------------
@@ -165,13 +188,13 @@ def _answer(
     wire = _parse(request)
     epoch = epoch_from_wire(wire.epoch)
     key = authority.check_request(wire.node_request, caller.unit, epoch)
-    _check_may_follow(connection, context, caller, epoch)
+    check_may_follow(connection, caller.unit, epoch_of(caller), epoch)
     if epoch == epoch_of(caller):
         if key_hash(key) != key_hash(caller.public_key):
             raise BadCertificate("a new key needs a new epoch")
     else:
         check_request(_statement(wire.handover), caller, epoch, key, context.tree_id)
-        known, answered = path_of(connection, caller.unit, epoch), _answered(connection, caller.unit, epoch)
+        known, answered = path_of(connection, caller.unit, epoch), answer_to(connection, caller.unit, epoch)
         if known is not None and answered is not None:
             if key_hash(verify_node_path(known, context.tree_id).public_key) == key_hash(key):
                 return answered  # the first answer was lost on the way
@@ -179,9 +202,10 @@ def _answer(
     return certify(connection, context, keys, caller.unit, epoch_of(caller), request)
 
 
-def _check_may_follow(connection: Connection, context: Context, caller: Certified, epoch: Epoch) -> None:
-    """Raises Cloned where another key has followed the caller's, or taken its place."""
-    unit, present = caller.unit, epoch_of(caller)
+def check_may_follow(connection: Connection, unit: UnitPath, present: Epoch, epoch: Epoch) -> None:
+    """Whether a unit's present key may have a certificate for ``epoch``. Raises Cloned where another key has followed
+    it, or taken its place, and Revoked where it has ended."""
+    check_not_revoked(connection, unit, present)
     if not is_accepted(connection, unit, present):
         raise BadCertificate(f"a second key of {unit} that the first did not sign cannot ask for another")
     if followers_of(connection, unit, present) - {epoch}:
@@ -194,6 +218,7 @@ def certify(
     """Issue what a checked request asks for, and record it; None where the CA key is elsewhere: the request waits."""
     wire = _parse(request)
     epoch = epoch_from_wire(wire.epoch)
+    asked = Asked(unit, epoch, present, None, request)
     try:
         path, ca = invitation.grant(
             keys,
@@ -205,45 +230,18 @@ def certify(
             now=datetime.now(UTC),
         )
     except CaKeyAway:
-        note_asked(connection, context, unit, epoch, request, from_epoch=present)
+        note_asked(connection, context, asked)
         return None
     except LocalFault as fault:
         raise BadCertificate(str(fault), hint=fault.hint) from fault
     keep_path(connection, path, context.tree_id)
     if wire.handover.body:
         keep(connection, context, _statement(wire.handover))
-    name = execute(connection, "SELECT name FROM _unit WHERE unit = ?", (unit,)).scalar() or unit
+    name = name_of(connection, unit) or unit
     made = sync_pb2.EnrolResponse(unit=unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()
-    note_asked(connection, context, unit, epoch, request, from_epoch=present, response=made)
+    note_asked(connection, context, asked, made)
+    note(connection, context, Act.RENEW, {"unit": unit, "epoch": epoch})
     return made
-
-
-def note_asked(
-    connection: Connection,
-    context: Context,
-    unit: UnitPath,
-    epoch: Epoch,
-    request: bytes,
-    *,
-    from_epoch: Epoch | None = None,
-    by_invitation: bytes | None = None,
-    response: bytes | None = None,
-) -> None:
-    """Record what a child asked, and what it was given; without a response it waits."""
-    execute(
-        connection,
-        "INSERT INTO _certification (unit, epoch, from_epoch, invitation, request, response, asked_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (unit, epoch) DO UPDATE SET from_epoch = excluded.from_epoch,"
-        " invitation = excluded.invitation, request = excluded.request, response = excluded.response,"
-        " asked_ms = excluded.asked_ms",
-        (unit, epoch, from_epoch, by_invitation, request, response, context.now_ms()),
-    )
-
-
-def _answered(connection: Connection, unit: UnitPath, epoch: Epoch) -> bytes | None:
-    found = execute(connection, "SELECT response FROM _certification WHERE unit = ? AND epoch = ?", (unit, epoch))
-    response = found.scalar()
-    return None if response is None else bytes(response)
 
 
 # --- statements ------------------------------------------------------------------------------------------------------
@@ -294,8 +292,7 @@ def meet(connection: Connection, context: Context, keys: KeyStore, caller: Certi
 def name_children(connection: Connection, context: Context, keys: KeyStore) -> None:
     """Sign for the first keys of children that an older version of the software, or a life of this node whose database
     is lost, has certified. Every node judges them alike then, in whatever order things come to it."""
-    units = execute(connection, "SELECT DISTINCT unit FROM _certificate").scalars().all()
-    for unit in (UnitPath(each) for each in units if parent_of(each) == keys.unit):
+    for unit in certified_children(connection, keys.unit):
         name_known(connection, context, keys, unit)
 
 

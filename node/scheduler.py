@@ -24,7 +24,7 @@ from node.storage import peers
 from node.storage.brake import open_brakes
 from node.storage.sealing import has_pending
 from node.timetable import Calls, Timetable
-from sync_engine.errors import LocalFault, ReplicationError
+from sync_engine.errors import LocalFault, ReplicationError, TooOften
 from sync_engine.names import parent_of
 
 log = structlog.get_logger()
@@ -181,7 +181,7 @@ class Scheduler:
             self._failed()
             log.error("sync stopped", reason=str(fault), hint=fault.hint, failures=self.failures)
         except ReplicationError as fault:
-            wait = self._failed()
+            wait = self._failed(fault.retry_s if isinstance(fault, TooOften) else 0.0)
             log.warning(
                 "sync failed", reason=str(fault), hint=fault.hint, failures=self.failures, retry_s=round(wait, 1)
             )
@@ -197,12 +197,13 @@ class Scheduler:
         finally:
             self._calling = False
 
-    def _failed(self) -> float:
-        """How long to wait now."""
+    def _failed(self, at_least: float = 0.0) -> float:
+        """How long to wait now; ``at_least`` is what the parent asked for."""
         self.failures += 1
         doubled: float = BACKOFF_FROM_S * 2.0 ** min(self.failures - 1, 30)
         wait = min(doubled, self.node.config.schedule.backoff_max_s)
         wait *= 1 - BACKOFF_SPREAD + 2 * BACKOFF_SPREAD * self._chance()
+        wait = max(wait, at_least)
         self._change(retry=self._now() + timedelta(seconds=wait))
         return wait
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from node import __version__, platform
+from node import __version__, auditing, platform
 from node import config as configs
 from node.child_links import ChildLinks
 from node.control import Control
@@ -34,6 +34,8 @@ async def running(home: Path) -> AsyncIterator[Node]:
         node = await Node.open(home)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(node.close)
+            await auditing.started(node)
+            stack.push_async_callback(auditing.stopped, node)
             control = Control(node)
             await control.start()
             stack.push_async_callback(control.stop)

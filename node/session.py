@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 import structlog
 
-from conflict.values import Epoch, Head, StreamId, UnitPath
+from conflict.values import Head, Scope, StreamId, UnitPath
+from node.auditing import batch_refused
+from node.heartbeat import beat
 from node.line import Line, Turn
 from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch, undamaged
-from node.storage.inbox import Taken, Verified, refuse, take_proof
+from node.storage.inbox import Taken, Verified, take_proof
 from node.storage.outbox import (
     batch_beside,
     branch_from,
@@ -30,19 +31,17 @@ from node.storage.outbox import (
     for_peer,
     forks,
     held_on_link,
-    hello_of,
-    paths_of,
     sendable,
     strays,
 )
-from node.storage.statements import digests_on_link
-from node.telling import keep_certificates, keep_statements, send_statements
+from node.storage.revocations import check_not_revoked
+from node.telling import Teller, begin
 from sync_engine.batch import parse_batch
+from sync_engine.branches import LostHistory, PeerRestored, ShipBranch, TellChain
 from sync_engine.errors import (
     BadCertificate,
     BadSignature,
     LinkFault,
-    LocalFault,
     NotYet,
     RemoteFault,
     ReplicationError,
@@ -52,24 +51,19 @@ from sync_engine.exchange import (
     Effect,
     Exchange,
     Finish,
-    LostHistory,
     PeerForked,
-    PeerHolds,
     PeerMet,
     PeerRefused,
-    PeerRestored,
     Prove,
     Send,
     Ship,
-    ShipBranch,
     Span,
     Store,
     StoreCertificates,
-    TellChain,
 )
-from sync_engine.frames import BatchFrame, Certificates, Chain, ForkProof, Frame, decode, encode
+from sync_engine.frames import BatchFrame, Chain, ForkProof, Frame, decode, encode
 from sync_engine.names import is_towards
-from sync_engine.telling import KeepStatements
+from sync_engine.telling import KeepReceipt, KeepStatements, SignReceipt
 
 log = structlog.get_logger()
 
@@ -134,9 +128,10 @@ class Session:
         self._credit = asyncio.Event()
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
         self._tasks: list[asyncio.Task[None]] = []
-        self._holds: dict[StreamId, Head] = {}
+        self._teller: Teller
         self._forked: list[Head] = []
         self._shown: set[StreamId] = set()
+        self._some_wait = False
         self._told: set[StreamId] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sealed = asyncio.Event()
@@ -148,10 +143,10 @@ class Session:
         began = time.monotonic()
         await self.node.apply_ready()  # what a session that was cut off had stored and not yet applied
         await self.node.seal_next()  # often that is all; the rest of a backlog is sealed while we ship
+        await beat(self.node)
         certificate = self.node.keys.certified.sha256
-        hello, held = await self.node.database.read(hello_of, self.node.context, self.child, certificate)
-        told = await self.node.database.read(digests_on_link, self.child)
-        self._exchange = Exchange(hello, held, child=self.child, peer=self.peer, statements=told)
+        self._exchange = await self.node.database.read(begin, self.node.context, self.child, self.peer, certificate)
+        self._teller = Teller(self.node, self._exchange, self._send)
         self._sealing = self._beside(self._seal_rest())
         self._beside(self._store_verified())
         try:
@@ -164,11 +159,10 @@ class Session:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._tasks.clear()  # what they ended with refers to this session, and so to its connection
             self._turn.put_all_away()
-            with suppress(LocalFault):  # what ended the session says more
-                # Once, not with every ack: it is for people to read, and each would cost a sync of the disk.
-                await self.node.database.write(peers.note_holds, self.peer, list(self._holds.values()))
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
+        if self._some_wait:  # what a revocation held back may have been vouched for by what came after it
+            await self.node.apply_ready()
         await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms())
         self.summary.seconds = time.monotonic() - began
         return self.summary
@@ -213,12 +207,14 @@ class Session:
                     await self._send(frame)
                 case Store(data):
                     await self._prove(data)
-                case StoreCertificates(paths):
-                    await keep_certificates(self.node, self.peer, paths)
-                case KeepStatements(statements):
-                    await keep_statements(self.node, statements)
+                case StoreCertificates() | KeepStatements() | KeepReceipt():
+                    await self._teller.keep(effect)
+                    if isinstance(effect, KeepReceipt):
+                        await self._perform(self._exchange.on_receipt_kept())
                 case Ship(scopes):
                     self._beside(self._ship(scopes))
+                case SignReceipt(scopes):
+                    self._beside(self._sign(scopes))
                 case ShipBranch(chain):
                     self._beside(self._ship_branch(chain))
                 case TellChain(stream):
@@ -236,8 +232,6 @@ class Session:
     async def _note(self, effect: Effect) -> None:
         """What the peer is, holds and says of itself."""
         match effect:
-            case PeerHolds(heads):
-                self._holds.update((head.stream, head) for head in heads)
             case PeerForked(theirs):
                 self._forked.append(theirs)
             case PeerRestored(stream):
@@ -246,8 +240,9 @@ class Session:
                 log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
                 self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
             case PeerMet(hello):
+                await self.node.database.read(check_not_revoked, self.peer, hello.epoch)
                 skew_ms = hello.time_ms - self.node.context.now_ms()
-                await self.node.database.write(peers.note_met, self.peer, skew_ms)
+                await self.node.database.write(peers.note_met, self.peer, skew_ms, hello.epoch)
 
     async def _send(self, frame: Frame) -> None:
         async with self._sending:
@@ -270,10 +265,10 @@ class Session:
     async def _verified(self, data: bytes) -> Verified | None:
         """A batch proven; None where it was dropped or refused, and the peer told so."""
         try:
-            return await self.node.verify(data)
+            return await self.node.verify(data, self.peer)
         except RuleBroken as fault:
             log.warning("batch refused", peer=self.peer, stream=str(fault.head.stream), reason=str(fault))
-            await self.node.database.write(refuse, fault)
+            await batch_refused(self.node, self.peer, fault)
             self.summary.refused.append(f"{fault.head.stream}: {fault}")
             await self._perform(self._exchange.on_refused(fault.head, str(fault), len(data)))
         except NotYet as fault:
@@ -303,6 +298,7 @@ class Session:
         size = len(batch.data)
         if outcome.taken is Taken.FORKED:
             await self._ship_beside(batch.head)
+        self._some_wait |= outcome.taken is Taken.WAITING
         if outcome.taken in (Taken.FROZEN, Taken.FORKED):
             row_reason = "the stream is frozen or refused here"
             await self._perform(self._exchange.on_refused(batch.head, row_reason, size))
@@ -325,7 +321,7 @@ class Session:
             log.warning("proof of a fork refused", peer=self.peer, reason=str(fault))
             return
         if taken is Taken.OWN:
-            await self.node.begin_life(self._exchange.hello.epoch)
+            await self.node.begin_life(self.node.context.epoch)
 
     # --- shipping ---
 
@@ -337,12 +333,10 @@ class Session:
 
     async def _ship(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
         """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
-        certified: set[tuple[UnitPath, Epoch]] = set()
-        await self._ship_proofs(certified)
-        certify = partial(self._certify, certified=certified)
-        await send_statements(self.node, self.child, self._exchange, certify, self._send)
+        await self._ship_proofs()
+        await self._teller.send_statements()
         while True:
-            await self._ship_scopes(scopes, certified)
+            await self._ship_scopes(scopes)
             all_sealed = self._sealing.done()
             self._sealed.clear()
             scopes = self._exchange.more(await self.node.database.read(held_on_link, self.node.context, self.child))
@@ -352,7 +346,12 @@ class Session:
                 await self._sealed.wait()
         await self._perform(self._exchange.on_shipped())
 
-    async def _ship_scopes(self, scopes: tuple[tuple[Span, ...], ...], certified: set[tuple[UnitPath, Epoch]]) -> None:
+    async def _sign(self, scopes: frozenset[Scope]) -> None:
+        """Sign for what is held, now that all that the peer had is stored."""
+        await self._teller.send_receipt(scopes)
+        await self._perform(self._exchange.on_receipt_sent())
+
+    async def _ship_scopes(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
         """As fast as the peer's credit allows; the origin's bytes, untouched; certificates before what they certify."""
         for spans in scopes:
             nos, forked = await self.node.database.read(lacking, spans)
@@ -361,22 +360,15 @@ class Session:
                 await self._ship_beside(theirs)
                 await self._tell_chain(theirs.stream)
             unknown = (span.stream for span in spans if span.after is None)
-            await self._certify({(stream.origin, stream.epoch) for stream in unknown}, certified)
+            await self._teller.certify((stream.origin, stream.epoch) for stream in unknown)
             for no in nos:
                 await self._ship_batch(no)
 
-    async def _certify(self, origins: set[tuple[UnitPath, Epoch]], certified: set[tuple[UnitPath, Epoch]]) -> None:
-        """Send the certificates of origins that the peer may not know, once a session."""
-        paths = await self.node.database.read(paths_of, sorted(origins - certified))
-        if paths:
-            await self._send(Certificates(paths))
-        certified |= origins
-
-    async def _ship_proofs(self, certified: set[tuple[UnitPath, Epoch]]) -> None:
+    async def _ship_proofs(self) -> None:
         """Forks that are proven here, and what stands here where the peer names another batch: its word alone would
         prove nothing."""
         known = await self.node.database.read(forks, self.child)
-        await self._certify({(fork.stream.origin, fork.stream.epoch) for fork in known}, certified)
+        await self._teller.certify((fork.stream.origin, fork.stream.epoch) for fork in known)
         for fork in known:
             await self._send(fork.proof)
             await self._tell_chain(fork.stream)
@@ -385,7 +377,7 @@ class Session:
             await self._tell_chain(theirs.stream)
         for batch in await self.node.database.read(strays, self.node.context, self.peer, self.child):
             self._exchange.on_forked(batch.head)
-            await self._certify({(batch.header.stream.origin, batch.header.stream.epoch)}, certified)
+            await self._teller.certify([(batch.header.stream.origin, batch.header.stream.epoch)])
             data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
             await self._ship_bytes(batch.head, data)
 
@@ -396,13 +388,13 @@ class Session:
         self._told.add(stream)
         chain = await self.node.database.read(chain_of, stream)
         if chain is not None:
-            self._exchange.on_chain_told()
+            self._exchange.branches.on_chain_told()
             await self._send(chain)
 
     async def _ship_branch(self, chain: Chain) -> None:
         """What parts here from the chain of a peer that is, or stands on the way to, a stream's origin."""
         common, nos = await self.node.database.read(branch_from, chain)
-        for no in () if self._exchange.is_linear(chain.stream, common) else nos:
+        for no in () if self._exchange.branches.is_linear(chain.stream, common) else nos:
             _stream, digest, raw = await self.node.database.read(stored_batch, no)
             batch = undamaged(raw, digest)
             if batch is None:

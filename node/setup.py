@@ -17,23 +17,26 @@ from sqlalchemy.exc import DBAPIError
 
 from node import config as configs
 from node import keys as key_files
-from node import platform
+from node import platform, secret
 from node.commands.exchange import sync
-from node.config import Config, Schedule
+from node.config import AtRest, Config, Schedule
 from node.database import fault_of
 from node.invitation import Invitation
 from node.keys import KeyStore
 from node.local import Node, context_of, database_path
 from node.parent_link import enrol
 from node.starter import starter_catalog
+from node.storage.audit import note
 from node.storage.certificates import keep_path
 from node.storage.context import Context
 from node.storage.engine import open_engine
 from node.storage.setup import open_database, publish_root
+from sync_engine.audit import Act
 from sync_engine.errors import AlreadySetUp, RegistryError, ReplicationError
 from sync_engine.names import check_label
 from sync_engine.registry import Registry, parse_registry
 
+PLAIN_AT_REST = AtRest()
 SHIPPED_REGISTRY = Path(__file__).parent / "registry" / "membership.toml"
 
 
@@ -60,33 +63,55 @@ def _check_empty(home: Path) -> None:
 
 
 def init(
-    home: Path, label: str, name: str, registry: Registry, *, listen: str, address: str, schedule: Schedule
+    home: Path,
+    label: str,
+    name: str,
+    registry: Registry,
+    *,
+    listen: str,
+    address: str,
+    schedule: Schedule,
+    at_rest: AtRest = PLAIN_AT_REST,
 ) -> Config:
-    """Make the root of a tree. Raises AlreadySetUp, BadName."""
+    """Make the root of a tree. Raises AlreadySetUp, BadName, NoSecret, BadSecret."""
     unit = check_label(label)
+    _check_empty(home)
+    secret.expect(home, at_rest)
     platform.make_private_dir(home)
     with platform.HomeLock(home):
         _check_empty(home)
         keys = KeyStore.create_root(home, unit, datetime.now(UTC))
-        config = Config(keys.unit, name, listen=listen, address=address, schedule=schedule)
+        config = Config(keys.unit, name, listen=listen, address=address, schedule=schedule, at_rest=at_rest)
         with _new_database(home, keys) as (connection, context):
             publish_root(connection, context, registry, name, starter_catalog())
+            note(connection, context, Act.INIT, {"unit": keys.unit})
         configs.save(home, config)  # last: this is what says that the node is there
     return config
 
 
-async def join(home: Path, invitation: Invitation, *, listen: str, schedule: Schedule, address: str = "") -> Config:
-    """Be certified by the parent, then fetch registry and catalogues. Raises Refused, LinkFault, AlreadySetUp.
+async def join(
+    home: Path,
+    invitation: Invitation,
+    *,
+    listen: str,
+    schedule: Schedule,
+    address: str = "",
+    at_rest: AtRest = PLAIN_AT_REST,
+) -> Config:
+    """Be certified by the parent, then fetch registry and catalogues. Raises Refused, LinkFault, AlreadySetUp,
+    NoSecret, BadSecret.
 
     Interrupted, it is run again with the same invitation: the same request gets the same answer.
     """
+    _check_empty(home)
+    secret.expect(home, at_rest)
     platform.make_private_dir(home)
     with platform.HomeLock(home):
         _check_empty(home)
         pending = key_files.request(home, invitation.unit, with_ca=True)
         answer = await enrol(invitation, pending)
         keys = KeyStore.install(home, list(answer.node_path), answer.ca_certificate, invitation.tree_id)
-        config = Config(keys.unit, answer.name, invitation.address, listen=listen, address=address, schedule=schedule)
+        config = Config(keys.unit, answer.name, invitation.address, listen, address, schedule=schedule, at_rest=at_rest)
         await asyncio.to_thread(_make_database, home, keys)
         configs.save(home, config)
         node = await Node.open(home)
@@ -103,15 +128,15 @@ async def join(home: Path, invitation: Invitation, *, listen: str, schedule: Sch
 
 
 def _make_database(home: Path, keys: KeyStore) -> None:
-    with _new_database(home, keys):
-        pass
+    with _new_database(home, keys) as (connection, context):
+        note(connection, context, Act.JOIN, {"unit": keys.unit, "epoch": keys.epoch})
 
 
 @contextmanager
 def _new_database(home: Path, keys: KeyStore) -> Iterator[tuple[Connection, Context]]:
     """One transaction on a home's database, made if it is not there. Raises DiskFull or StoreFault."""
     path, context = database_path(home), context_of(keys)
-    engine = open_engine(path)
+    engine = open_engine(path, secret.vault(home).database_key)
     try:
         with engine.begin() as connection:
             open_database(connection, context)

@@ -7,6 +7,7 @@ version to agree on, and each call is checked besides.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -20,10 +21,11 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = (
 import grpc
 import grpc.aio
 
+from node.caps import connections_max
 from node.keys import KeyStore, from_pem
 from sync_engine import errors
 from sync_engine.certificates import Certified, verify_enrolment_path, verify_link_path
-from sync_engine.errors import BadCertificate, LinkFault, PortTaken, Refused, ReplicationError
+from sync_engine.errors import BadCertificate, LinkFault, PortTaken, Refused, ReplicationError, TooOften
 from sync_engine.limits import FRAME_BYTES_MAX
 from sync_engine.names import dns_name
 
@@ -51,6 +53,9 @@ SERVER_OPTIONS = [
     ("grpc.max_connection_age_grace_ms", 600_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.so_reuseport", 0),  # else a second server takes the port in silence
+    # Before the handshake nobody is known: who does not end it, or opens more than there are files for, is cut.
+    ("grpc.server_handshake_timeout_ms", 20_000),
+    ("grpc.max_allowed_incoming_connections", connections_max()),
 ]
 
 
@@ -114,21 +119,35 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any], tree_id: bytes, root: b
     auth = {name: list(values) for name, values in context.auth_context().items()}
     if auth.get("ssl_tls_version", [b""])[0] != b"TLSv1.3":
         raise BadCertificate("the connection is not TLS 1.3")
-    leaf = from_pem(auth["x509_pem_cert"][0])
-    above = auth.get("x509_pem_cert_chain", [b""])[0]  # empty where the root itself certified the caller
-    sent = [der for der in (from_pem(above) if above else ()) if der not in (*leaf, root)]
-    path = (*leaf, *sent, root)
+    leaf, above = auth["x509_pem_cert"][0], auth.get("x509_pem_cert_chain", [b""])[0]
     names = auth.get("x509_subject_alternative_name", [])
     if any(name.startswith(b"enrol.") for name in names):
-        return verify_enrolment_path(path, tree_id, now)
-    return verify_link_path(path, tree_id, now)
+        return verify_enrolment_path(_path(leaf, above, root), tree_id, now)
+    return _proven(leaf, above, tree_id, root, now.replace(second=0, microsecond=0))
+
+
+def _path(leaf: bytes, above: bytes, root: bytes) -> tuple[bytes, ...]:
+    """As it was sent, in DER; ``above`` is empty where the root itself certified the caller."""
+    first = from_pem(leaf)
+    return (*first, *(der for der in (from_pem(above) if above else ()) if der not in (*first, root)), root)
+
+
+@functools.lru_cache(maxsize=256)
+def _proven(leaf: bytes, above: bytes, tree_id: bytes, root: bytes, minute: datetime) -> Certified:
+    """A node's path, proven once a minute: whoever calls without end costs little. What is refused is never kept."""
+    return verify_link_path(_path(leaf, above, root), tree_id, minute)
 
 
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: ReplicationError) -> None:
     """End a call with a typed error that the other side can show."""
-    words = json.dumps({"code": error.code, "message": str(error), "hint": error.hint})
-    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, words)
+    said: dict[str, Any] = {"code": error.code, "message": str(error), "hint": error.hint}
+    if isinstance(error, TooOften):
+        said["retry_s"] = round(error.retry_s, 1)
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, json.dumps(said))
 
+
+RETRY_S_MAX = 900.0
+"""A parent may ask for patience, not for silence."""
 
 _UNAVAILABLE = "no answer: the parent is not running, the line is down, or it does not accept this node's certificate"
 _STATUS_WORDS = {
@@ -148,6 +167,8 @@ def error_of(error: grpc.aio.AioRpcError, address: str) -> ReplicationError:
     if status is grpc.StatusCode.FAILED_PRECONDITION:
         try:
             said = json.loads(error.details() or "")
+            if said["code"] == TooOften.__name__:
+                return TooOften(str(said["message"])[:500], retry_s=min(float(said.get("retry_s", 0)), RETRY_S_MAX))
             kind = getattr(errors, str(said["code"]), Refused)
             if isinstance(kind, type) and issubclass(kind, errors.RemoteFault):
                 return kind(str(said["message"])[:500], hint=str(said["hint"])[:500])

@@ -13,6 +13,7 @@ ReplicationError          hint= says what an operator can do
 │   ├── HomeLocked, NotSetUp, AlreadySetUp, PortTaken, DiskFull
 │   └── Fenced            this node may not go on   -> recover
 └── LinkFault             nobody's fault            -> back off, reconnect, resume
+    └── TooOften          the peer calls too often  -> call again after retry_s
 """
 
 from __future__ import annotations
@@ -183,3 +184,13 @@ class LinkFault(ReplicationError):
     """The link or the peer's service failed; trying again later is enough."""
 
     default_hint = "the node tries again by itself; check the line if it goes on"
+
+
+class TooOften(LinkFault):
+    """A peer that asks more than its share; ``retry_s`` says when it may call again."""
+
+    default_hint = "the node calls again by itself, later; look for a second copy of it, or a program that calls for it"
+
+    def __init__(self, message: str, *, hint: str = "", retry_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_s = retry_s

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from sync_engine import frames
+from sync_engine.branches import BranchEffect, Branches
 from sync_engine.errors import IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
 from sync_engine.frames import (
     Ack,
@@ -27,11 +28,12 @@ from sync_engine.frames import (
     Frame,
     HeadsFrame,
     Hello,
+    Receipt,
     Refusal,
     Statements,
 )
-from sync_engine.names import CATALOG, REGISTRY, is_shared, is_towards
-from sync_engine.telling import NOTHING, KeepStatements, Telling
+from sync_engine.names import CATALOG, REGISTRY, is_shared
+from sync_engine.telling import NOTHING, KeepReceipt, KeepStatements, SignReceipt, Telling
 
 CREDIT_BYTES = 16 * 1024 * 1024
 """How far a sender may run ahead of what the receiver has stored: both sides' memory is bounded by it."""
@@ -97,34 +99,6 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
-class LostHistory:
-    """The parent has batches of this node that this node does not have: it was restored from an older copy, or runs
-    twice. A new life begins before anything else; what it lost comes in this session like anybody's."""
-
-
-@dataclass(frozen=True, slots=True)
-class TellChain:
-    """The peer has another branch, or more, of a stream of this node's own: show it where the branches part."""
-
-    stream: StreamId
-
-
-@dataclass(frozen=True, slots=True)
-class ShipBranch:
-    """The peer stands nearer to a stream's origin and has shown its chain: send what parts from it here, then report
-    ``on_branch_shipped``."""
-
-    chain: Chain
-
-
-@dataclass(frozen=True, slots=True)
-class PeerRestored:
-    """The peer is behind on its own stream: it was restored from an older copy, and is sent what it lost."""
-
-    stream: StreamId
-
-
-@dataclass(frozen=True, slots=True)
 class PeerRefused:
     """The peer did not take a batch: nothing more of its stream is sent in this session, and the operator is told."""
 
@@ -149,14 +123,13 @@ Effect: TypeAlias = (
     | Store
     | StoreCertificates
     | KeepStatements
+    | SignReceipt
+    | KeepReceipt
     | Ship
     | Prove
     | PeerHolds
     | PeerForked
-    | LostHistory
-    | TellChain
-    | ShipBranch
-    | PeerRestored
+    | BranchEffect
     | PeerRefused
     | PeerMet
     | Finish
@@ -167,13 +140,15 @@ def digest_of(
     heads: Iterable[Head],
     *,
     pending: bool = False,
+    unconfirmed: str = "",
     forked: Iterable[StreamId] = (),
     statements: Mapping[Scope, bytes] = NOTHING,
 ) -> bytes:
     """What hello carries: SHA-256 over the held heads of the shared scopes, the streams whose fork is proven, and each
-    scope's statements. With edits that are not sealed yet it equals no peer's: a session that found itself in step
-    would end without them."""
+    scope's statements. With edits that are not sealed yet, or while ``unconfirmed``, the speaker, lacks a receipt, it
+    equals no peer's: a session that found itself in step would end without them."""
     digest = sha256(b"pending" if pending else b"")
+    digest.update(f"unconfirmed\0{unconfirmed}\0".encode() if unconfirmed else b"")
     for stream in sorted(forked):
         digest.update(f"fork\0{stream.origin}\0{stream.epoch}\0{stream.scope}\0".encode())
     for head in sorted(heads):
@@ -200,7 +175,7 @@ def sending_order(spans: Iterable[Span]) -> tuple[tuple[Span, ...], ...]:
 
 class Exchange:
     """One side of a session. ``held`` are this node's held heads of the shared scopes as the session begins,
-    ``statements`` a digest of what it knows said of each."""
+    ``statements`` a digest of what it knows said of each, ``unconfirmed`` the scopes for which it lacks a receipt."""
 
     def __init__(
         self,
@@ -210,20 +185,21 @@ class Exchange:
         child: UnitPath,
         peer: UnitPath,
         statements: Mapping[Scope, bytes] = NOTHING,
+        unconfirmed: frozenset[Scope] = frozenset(),
     ) -> None:
         self.hello = hello
         self.held = dict(held)
         self.child, self.peer = child, peer
-        self.telling = Telling(statements)
+        self.telling = Telling(statements, unconfirmed)
         self.dials = hello.unit == child
+        self.branches = Branches(hello.unit, hello.epoch, child, peer)
         self.peer_hello: Hello | None = None
         self._unacked: dict[StreamId, int] = {}
         self._refused: set[StreamId] = set()
         self._theirs: dict[StreamId, Head] = {}
-        self._said: dict[StreamId, Head] = {}
         self._granted = self._received = 0  # of what the peer may send us
         self._credit = self._sent = 0  # of what we may send
-        self._storing = self._branches = self._chains = 0
+        self._storing = 0
         self._compared = self._shipped = self._peer_done = self._finished = False
 
     # --- what the shell reports ---
@@ -240,10 +216,12 @@ class Exchange:
             case Hello():
                 return self._on_hello(frame)
             case HeadsFrame(heads):
-                self.telling.on_heads(frame)
+                self.telling.on_heads(frame, self.child)
                 return self._on_heads(heads)
             case Statements(statements):
                 return [self.telling.on_statements(statements)]
+            case Receipt():
+                return [self.telling.on_receipt(frame)]
             case Certificates(paths):
                 return [StoreCertificates(paths)]
             case BatchFrame(data):
@@ -256,13 +234,9 @@ class Exchange:
             case ForkProof():
                 return [Prove(frame)]
             case Chain():
-                return self._on_chain(frame)
+                return [*self.branches.on_chain(frame), *self._finish_if_due()]
             case Refusal(head, reason):
-                if head.stream not in self._theirs:
-                    return []  # of what was sent alone: each is kept and told
-                told = [] if head.stream in self._refused else [PeerRefused(head, reason)]
-                self.leave(head.stream)
-                return [*told, *self._finish_if_due()]
+                return self._on_refusal(head, reason)
             case Done():
                 self._peer_done = True
                 return self._finish_if_due()
@@ -274,6 +248,7 @@ class Exchange:
         effects: list[Effect] = [Send(Credit(self._granted))]
         if head is not None:
             effects.insert(0, Send(Ack((head,))))
+            self.telling.on_moved(head.stream.scope)
         return effects + self._finish_if_due()
 
     def on_refused(self, head: Head, reason: str, size: int) -> list[Effect]:
@@ -289,6 +264,7 @@ class Exchange:
         self._sent += size
         self._unacked[head.stream] = head.seq
         self._theirs[head.stream] = head
+        self.telling.on_moved(head.stream.scope)
 
     def on_forked(self, theirs: Head) -> None:
         """The peer's head is not on the chain held here: nothing of that stream is sent but what proves it."""
@@ -320,7 +296,7 @@ class Exchange:
     def is_complete(self) -> bool:
         """Whether both sides have said all they had, and all of ours was acknowledged or refused."""
         said = self._compared and self._shipped and self._peer_done
-        return said and not (self._unacked or self._storing or self._branches or self._chains)
+        return said and not (self._unacked or self._storing) and self.branches.are_settled
 
     def on_shipped(self) -> list[Effect]:
         """All that the peer lacked has been sent."""
@@ -328,18 +304,18 @@ class Exchange:
         return [Send(Done()), *self._finish_if_due()]
 
     def on_branch_shipped(self, stream: StreamId) -> list[Effect]:
-        """All that a chain made necessary has been sent: an empty chain says so."""
-        self._branches -= 1
-        return [Send(Chain(stream, 1, ())), *self._finish_if_due()]
+        """All that a chain made necessary has been sent."""
+        return [Send(self.branches.on_branch_shipped(stream)), *self._finish_if_due()]
 
-    def on_chain_told(self) -> None:
-        """A chain has been shown: the session goes on until the peer has sent what parts from it."""
-        self._chains += 1
+    def on_receipt_sent(self) -> list[Effect]:
+        """What this node holds has been signed for the peer."""
+        self.telling.has_sent = True
+        return self._finish_if_due()
 
-    def is_linear(self, stream: StreamId, common: int) -> bool:
-        """Whether the peer holds nothing of a stream beyond what both have: the rest is sent as always."""
-        head = self._said.get(stream)
-        return head is None or head.seq <= common
+    def on_receipt_kept(self) -> list[Effect]:
+        """What the peer has signed is durable here, or was worth nothing."""
+        self.telling.has_kept = True
+        return self._finish_if_due()
 
     # --- what follows from it ---
 
@@ -361,6 +337,7 @@ class Exchange:
             effects.append(Send(self.hello))
         if equal:
             self._compared = self._shipped = self._peer_done = True
+            self.telling.on_in_step()
             if not self.dials:
                 effects.append(Send(Done()))
             return [*effects, PeerHolds(tuple(self.held.values())), *self._finish_if_due()]
@@ -373,39 +350,21 @@ class Exchange:
         self._compared = True
         if any(not is_shared(head.stream.scope, self.child) for head in theirs):
             raise OutOfScope("the peer names a scope that does not travel here")
-        self._said = {head.stream: head for head in theirs}
-        self._theirs = dict(self._said)
-        effects: list[Effect] = []
-        beyond = [stream for stream, head in self._theirs.items() if self._is_beyond(stream, head)]
-        if self.dials and any(stream.epoch == self.hello.epoch for stream in beyond):
-            effects.append(LostHistory())
-        effects += [TellChain(stream) for stream in beyond]
+        self._theirs = {head.stream: head for head in theirs}
+        effects: list[Effect] = [*self.branches.on_heads(self.held, self._theirs)]
         for stream, mine in self.held.items():
             head = self._theirs.get(stream)
             if head is not None and head.seq == mine.seq and head.hash != mine.hash:
                 self.on_forked(head)
                 effects.append(PeerForked(head))
-            if stream.origin == self.peer and (head is None or head.seq < mine.seq):
-                effects.append(PeerRestored(stream))
         return [PeerHolds(theirs), *effects, Ship(self.more(self.held))]
 
-    def _is_beyond(self, stream: StreamId, theirs: Head) -> bool:
-        """Whether the peer has what this node signed and does not have: it was restored from an older image, or has
-        been cloned. The parent's word is enough to begin a new life; a child must show the batches, else it could make
-        its parent do so with a lie."""
-        mine = self.held.get(stream)
-        if stream.origin != self.hello.unit:
-            return False
-        return mine is None or mine.seq < theirs.seq or (mine.seq == theirs.seq and mine.hash != theirs.hash)
-
-    def _on_chain(self, chain: Chain) -> list[Effect]:
-        if not self._compared or not is_shared(chain.stream.scope, self.child):
-            raise OutOfScope("the peer shows the chain of a stream that does not travel here")
-        if not is_towards(chain.stream.origin, self.peer, self.hello.unit):
-            self._chains = max(0, self._chains - 1)  # the answer of one that stands farther from the origin
-            return self._finish_if_due()
-        self._branches += 1
-        return [ShipBranch(chain)]
+    def _on_refusal(self, head: Head, reason: str) -> list[Effect]:
+        if head.stream not in self._theirs:
+            return []  # of what was sent alone: each is kept and told
+        told = [] if head.stream in self._refused else [PeerRefused(head, reason)]
+        self.leave(head.stream)
+        return [*told, *self._finish_if_due()]
 
     def _on_batch(self, data: bytes) -> list[Effect]:
         self._received += len(data)
@@ -422,8 +381,12 @@ class Exchange:
         return [PeerHolds(heads), *self._finish_if_due()]
 
     def _finish_if_due(self) -> list[Effect]:
-        """The child ends a session, once all it sent is acknowledged and all it was sent is stored."""
-        if not self.is_complete or self._finished or not self.dials:
+        """Each side signs for what it holds once all it sent is acknowledged and all it was sent is stored: the peer
+        can make nothing of a receipt for what it has not stored itself. When both have signed the child ends it."""
+        if not self.is_complete:
             return []
-        self._finished = True
-        return [Finish()]
+        effects: list[Effect] = [*self.telling.on_complete()]
+        if self.telling.is_signed and self.dials and not self._finished:
+            self._finished = True
+            effects.append(Finish())
+        return effects

@@ -129,12 +129,31 @@ class Statements:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the speaker holds, signed for the other; opaque here."""
+
+    body: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Everything the speaker had to send has been sent."""
 
 
 Frame: TypeAlias = (
-    Hello | HeadsFrame | Certificates | BatchFrame | Ack | Credit | Refusal | ForkProof | Chain | Statements | Done
+    Hello
+    | HeadsFrame
+    | Certificates
+    | BatchFrame
+    | Ack
+    | Credit
+    | Refusal
+    | ForkProof
+    | Chain
+    | Statements
+    | Receipt
+    | Done
 )
 
 
@@ -192,6 +211,8 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
         case Statements(statements):
             told = [sync_pb2.Statement(tag=each.tag, body=each.body, signature=each.signature) for each in statements]
             return sync_pb2.Frame(statements=sync_pb2.Statements(statements=told))
+        case Receipt(body, signature):
+            return sync_pb2.Frame(receipt=sync_pb2.Receipt(body=body, signature=signature))
         case Done():
             return sync_pb2.Frame(done=sync_pb2.Done())
 
@@ -236,6 +257,8 @@ def decode(data: bytes) -> Frame | None:
     for start, end in spans[3]:
         for a, b in guard(data[start:end], {1: limits.CERTIFICATES_MAX})[1]:
             guard(data[start + a : start + b], {1: 32})
+    for start, end in spans[9]:
+        guard(data[start:end], {1: 1, 2: 1})
     for start, end in spans[13]:
         for a, b in guard(data[start:end], {1: limits.STATEMENTS_MAX})[1]:
             _guard_statement(data[start + a : start + b])
@@ -295,6 +318,8 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
         case "statements":
             told = wire.statements.statements
             return Statements(tuple(Statement(each.tag, each.body, each.signature) for each in told))
+        case "receipt":
+            return Receipt(wire.receipt.body, wire.receipt.signature)
         case "done":
             return Done()
         case _:

@@ -21,6 +21,7 @@ from dongbo.v1 import sync_pb2
 from google.protobuf.message import DecodeError, Message
 
 from conflict.values import Epoch, Head, Scope, UnitPath
+from sync_engine.audit import AUDIT_HEAD_BYTES
 from sync_engine.batch import epoch_from_wire, epoch_to_wire
 from sync_engine.certificates import Certified, check_signature
 from sync_engine.errors import BadName, BadSignature, LimitExceeded, Malformed, OutOfScope, WrongTree
@@ -192,7 +193,7 @@ def _heartbeat(wire: sync_pb2.HeartbeatBody) -> Heartbeat:
         scope=check_scope(wire.heads[0].scope),
         heads=heads_from_wire(wire.heads),
         holds=heads_from_wire(wire.holds),
-        audit_head=wire.audit_head[:32],
+        audit_head=wire.audit_head[:AUDIT_HEAD_BYTES],
     )
 
 

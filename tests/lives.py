@@ -1,36 +1,37 @@
-"""A tree of whole nodes in this process that are restored, copied and lost: real files, the production session.
+"""A tree of whole nodes in this process that are restored, copied and lost: real homes, keys and files, the production
+session, and the production answers to requests for certificates; only the line between them is a list.
 
-``Family(folder, unit, ...)`` has a home for each unit and its ancestors; ``sync(child)`` is one call of a child to its
-parent, certification of a new life included, which the test's own CA gives.
+``Family(folder)`` has a home for each unit of ``UNITS``; ``sync(name)`` is one call of a child to its parent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self
 
-from conflict.values import Epoch, UnitPath
-from node import authority
-from node import keys as key_files
-from node.database import Database
+from conflict.values import UnitPath
+from node import config as configs
+from node import renewal, setup
+from node.config import Config, Schedule
 from node.local import Node
 from node.session import Session
-from node.storage.certificates import keep_path
-from node.storage.context import Context
-from node.storage.engine import execute
-from node.storage.lives import is_begun
-from sync_engine.certificates import issuers_of
+from node.storage.engine import execute, open_engine
+from node.storage.setup import name_unit
+from sync_engine.errors import Cloned
 from sync_engine.names import parent_of
-from tests.world import NEVER_BRAKES, World
+from tests import pki
+from tests.world import NEVER_BRAKES
 
 SOON_S = 20.0
+UNITS = ("vn", "hue.vn", "phu-vang.hue.vn", "a.phu-vang.hue.vn")
 ENTER = "INSERT INTO member (unit, id, full_name, birth_date, sex, phone, note) VALUES (?, ?, ?, '1950', 'nam', ?, ?)"
+
+TEMPLATE: list[Path] = []
+"""Homes that were made before: copying them is faster than most tests."""
 
 
 class Pipe:
@@ -48,96 +49,97 @@ class Pipe:
 
 @dataclass
 class Family:
-    """Homes by name: a unit's path, or another name for a copy of its home."""
+    """Open nodes by name: a unit's path, or another name for a copy of its home."""
 
     folder: Path
-    units: tuple[str, ...]
     nodes: dict[str, Node] = field(default_factory=dict)
-    certified: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(unit, epoch that was left) -> its one successor."""
+    refused: list[str] = field(default_factory=list)
+    """Names of homes that the parent would not certify: copies."""
+    ahead_ms: int = 0
 
-    def __post_init__(self) -> None:
-        (self.folder / "made").mkdir(parents=True)
-        self.world = World(self.folder / "made")
-        for unit in self.units:
-            self.world.node(unit)
-        self.world.settle(3)
-        for unit, made in self.world.nodes.items():
-            made.engine.dispose()
-            home = self.home(unit)
-            home.mkdir()
-            shutil.copy(made.path, home / "dongbo.db")
-            self.open(unit, unit)
+    @classmethod
+    async def made(cls, folder: Path) -> Self:
+        if TEMPLATE:
+            shutil.copytree(TEMPLATE[0], folder)
+            family = cls(folder)
+            for unit in UNITS:
+                await family.open(unit)
+            return family
+        folder.mkdir(parents=True)  # noqa: ASYNC240 - nothing else runs meanwhile
+        family = cls(folder)
+        for unit in UNITS:
+            await family._plant(unit)
+        await family.rounds(2)
+        await family.close()
+        TEMPLATE.append(folder.with_name("template"))
+        shutil.copytree(folder, TEMPLATE[0])
+        for unit in UNITS:
+            await family.open(unit)
+        return family
+
+    async def _plant(self, unit: str) -> None:
+        home, above = self.home(unit), parent_of(unit)
+        if above is None:
+            registry = setup.read_registry(None)
+            setup.init(home, unit, unit, registry, listen="", address="", schedule=Schedule())
+        else:
+            parent = self.nodes[above]
+            self.sql(above, "INSERT OR IGNORE INTO _writable_unit (unit) VALUES (?)", unit)
+            await parent.database.write(name_unit, unit, unit)
+            keys = pki.join(parent.keys, home, unit)
+            await parent.database.write(_meet, parent, keys.node_path)
+            setup._make_database(home, keys)
+            configs.save(home, Config(UnitPath(unit), unit, "nowhere:1"))
+        await self.open(unit)
+        if above is not None:
+            await self.sync(unit)
 
     def home(self, name: str) -> Path:
         return self.folder / name
 
-    def open(self, name: str, unit: str) -> Node:
-        """Start a node on its home: the life that waits there is the one that seals."""
-        made = self.world.tree.node(unit)
-        context = Context(
-            unit=UnitPath(unit),
-            epoch=made.epoch,
-            tree_id=self.world.tree.tree_id,
-            sign=made.signer,
-            salt=lambda: self.world.rng.randbytes(16),
-            now_ms=lambda: self.world.now,
-            brake=NEVER_BRAKES,
-        )
-        keys = cast(Any, SimpleNamespace(certified=SimpleNamespace(sha256=b"")))
-        node = Node(self.home(name), cast(Any, None), keys, context, Database(self.home(name) / "dongbo.db"))
-        waiting = key_files.pending(self.home(name))
-        if waiting is not None:
-            context.epoch, context.sign = waiting.epoch, waiting.signer()
-        self.nodes[name] = node
+    async def open(self, name: str) -> Node:
+        """Start a node on its home."""
+        node = self.nodes[name] = await Node.open(self.home(name))
+        node.context.brake = NEVER_BRAKES
+        node.context.now_ms = lambda: int(datetime.now(UTC).timestamp() * 1000) + self.ahead_ms
         return node
+
+    async def close(self) -> None:
+        for node in self.nodes.values():
+            await node.close()
+        self.nodes.clear()
 
     # --- what happens to homes ---
 
     async def image(self, name: str, to: str) -> None:
         """An administrator's copy of a home."""
-        unit = self.nodes[name].context.unit
         await self.nodes[name].close()
         shutil.rmtree(self.home(to), ignore_errors=True)
         shutil.copytree(self.home(name), self.home(to))
-        self.open(name, unit)
+        await self.open(name)
 
     async def restore(self, name: str, image: str) -> None:
-        unit = self.nodes[name].context.unit
         await self.nodes[name].close()
         shutil.rmtree(self.home(name))
         shutil.copytree(self.home(image), self.home(name))
-        self.open(name, unit)
+        await self.open(name)
 
     async def lose(self, name: str) -> None:
-        """The disk is gone: a new home, which knows who it is and nothing else."""
-        unit = self.nodes[name].context.unit
-        await self.nodes[name].close()
+        """The disk is gone. The parent's operator lets new hardware in."""
+        node = self.nodes.pop(name)
+        unit, parent = node.context.unit, self.nodes[str(parent_of(node.context.unit))]
+        await node.close()
         shutil.rmtree(self.home(name))
-        self.home(name).mkdir()
-        again = World(self.folder / f"empty-{len(list(self.folder.iterdir()))}")
-        again.folder.mkdir()
-        again.tree = self.world.tree
-        blank = again._open(unit)
-        with blank.write() as connection:
-            from node.storage.setup import open_database
-
-            open_database(connection, blank.context)
-        blank.engine.dispose()
-        shutil.copy(blank.path, self.home(name) / "dongbo.db")
-        node = self.open(name, unit)
-        await node.begin_life(node.context.epoch)
-
-    async def close(self) -> None:
-        for node in self.nodes.values():
-            await node.close()
+        keys = pki.join(parent.keys, self.home(name), unit)
+        await parent.database.write(_let_in, parent, keys.node_path)
+        setup._make_database(self.home(name), keys)
+        configs.save(self.home(name), Config(unit, unit, "nowhere:1"))
+        await self.open(name)
 
     # --- what people do ---
 
     def sql(self, name: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """A local program: capture sees it."""
-        from node.storage.engine import open_engine
-
         engine = open_engine(self.home(name) / "dongbo.db")
         try:
             with engine.begin() as connection:
@@ -151,18 +153,15 @@ class Family:
 
     def edit(self, name: str, unit: str, key: str, **values: str) -> None:
         for column, value in values.items():
-            self.world.now += 1000
             self.sql(name, f"UPDATE member SET {column} = ? WHERE unit = ? AND id = ?", value, unit, key)
 
     # --- what nodes do ---
 
     async def sync(self, name: str, to: str | None = None) -> None:
-        """One call; a life that the parent has not certified is certified first, once for each that was left."""
+        """One call, which begins with the certificates that are due."""
         child, parent = self.nodes[name], self.nodes[to or str(parent_of(self.nodes[name].context.unit))]
-        self.world.now += 60_000
-        await self.certify(name)
-        if parent_of(parent.context.unit) is None:
-            await self.certify(parent.home.name)
+        await renewal.certify_root(parent, datetime.now(UTC))
+        await self._renew(name, parent)
         there, back = asyncio.Queue[bytes | None](), asyncio.Queue[bytes | None]()
         unit = child.context.unit
         down = Session(child, Pipe(back, there), child=unit, peer=parent.context.unit, progress=lambda _: None)
@@ -175,32 +174,15 @@ class Family:
             await asyncio.wait([serving], timeout=SOON_S)
         serving.result()
 
-    async def certify(self, name: str) -> bool:
-        """What ``Renew`` does, without its line and without its statement."""
-        node, waiting = self.nodes[name], key_files.pending(self.home(name))
-        if waiting is None or not await node.database.read(is_begun, waiting.epoch):
-            return False
-        unit = node.context.unit
-        left = (unit, await self._left(node))
-        if self.certified.setdefault(left, waiting.epoch) != waiting.epoch:
-            return False
-        key, certificate = self.world.tree.ca(issuers_of(unit)[0])
-        leaf = authority.issue_node(key, certificate, unit, waiting.epoch, waiting.key.public_key(), datetime.now(UTC))
-        path = (authority.der_of(leaf), *self.world.tree.ca_path(issuers_of(unit)[0]))
-        above = parent_of(unit)
-        for each in (name, *(() if above is None else (str(above),))):
-            await self.nodes[each].database.write(keep_path, path, self.world.tree.tree_id)
-        return True
-
-    async def _left(self, node: Node) -> Epoch:
-        def newest(connection: Any) -> str:
-            sql = "SELECT epoch FROM _certificate WHERE unit = ? AND epoch <> ? ORDER BY rowid DESC LIMIT 1"
-            found = execute(
-                connection, sql.replace("ORDER BY rowid DESC ", ""), (node.context.unit, node.context.epoch)
-            )
-            return str(found.scalar())
-
-        return Epoch(await node.database.read(newest))
+    async def _renew(self, name: str, parent: Node) -> None:
+        node = self.nodes[name]
+        if not renewal.is_due(node, datetime.now(UTC)):
+            return
+        request = renewal.request_of(node)
+        try:
+            await renewal.install(node, request, await renewal.answer(parent, node.keys.certified, request))
+        except Cloned:
+            self.refused.append(name)
 
     async def rounds(self, count: int) -> None:
         """Everybody calls, deepest first."""
@@ -210,14 +192,14 @@ class Family:
                     await self.sync(name)
 
     async def digests(self, scope: str) -> dict[str, tuple[int, str, tuple[str, ...]]]:
-        """By node that holds a scope: rows, digest, and the applied heads."""
+        """By node that holds a scope: rows, digest, and the applied heads of streams that all of them must have."""
         found = {}
         for name, node in self.nodes.items():
             digest = await node.digest(scope)
             heads = self.sql(
                 name,
-                "SELECT epoch, applied_seq, hex(applied_hash) FROM _stream"
-                " WHERE scope = ? AND applied_seq > 0 AND applied_seq = held_seq ORDER BY 1",
+                "SELECT origin, epoch, held_seq, applied_seq, hex(applied_hash) FROM _stream"
+                " WHERE scope = ? AND held_seq > 0 ORDER BY origin, epoch",
                 scope,
             )
             if digest is not None and heads:
@@ -232,4 +214,11 @@ class Family:
         ]
 
 
-__all__ = ["Family", "sqlite3"]
+def _meet(connection: Any, parent: Node, path: tuple[bytes, ...]) -> None:
+    certified = renewal.verify_node_path(path, parent.keys.tree_id)
+    renewal.meet(connection, parent.context, parent.keys, certified)
+
+
+def _let_in(connection: Any, parent: Node, path: tuple[bytes, ...]) -> None:
+    certified = renewal.keep_path(connection, path, parent.keys.tree_id)
+    renewal.name_child(connection, parent.context, parent.keys, certified.unit, renewal.epoch_of(certified))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conflict.values import UnitPath
-from node.config import BadConfig, Config, Schedule, load, save
+from node.config import AtRest, BadConfig, Ca, Config, Schedule, load, save
 
 FULL = Schedule(
     every_s=60,
@@ -33,15 +33,19 @@ def test_what_is_written_is_read_again(tmp_path: Path, schedule: Schedule) -> No
         "0.0.0.0:7471",
         "hue.example:7471",
         schedule=schedule,
+        at_rest=AtRest("encrypted", secret_file="/media/key/dongbo"),
+        ca=Ca(passphrase_env="CA_PASSPHRASE"),
     )
     save(tmp_path, config)
     assert load(tmp_path) == config
 
 
-def test_every_setting_is_written_and_says_what_it_is(tmp_path: Path) -> None:
-    save(tmp_path, Config(UnitPath("hue.vn"), "Huế"))
-    section = (tmp_path / "node.toml").read_text(encoding="utf-8").partition("[sync]")[2].splitlines()[1:]
-    assert [line.split()[0] for line in section] == [each.name for each in fields(Schedule)]
+@pytest.mark.parametrize(("name", "kind"), {"sync": Schedule, "at_rest": AtRest, "ca": Ca}.items())
+def test_every_setting_is_written_and_says_what_it_is(tmp_path: Path, name: str, kind: type) -> None:
+    save(tmp_path, Config(UnitPath("hue.vn"), "Huế", ca=Ca(key="/media/ca.key")))
+    text = (tmp_path / "node.toml").read_text(encoding="utf-8")
+    section = text.partition(f"[{name}]")[2].partition("\n\n")[0].splitlines()[1:]
+    assert [line.split()[0] for line in section] == [each.name for each in fields(kind)]
     assert all("  # " in line for line in section)
 
 

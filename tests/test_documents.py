@@ -11,10 +11,12 @@ import click
 import pytest
 
 from node.cli.main import main
-from node.config import Config, Schedule, load
+from node.config import AtRest, Ca, Config, Schedule, load
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "deploy" / "README.md", ROOT / "docs" / "conflicts.md"]
+DOCUMENTS = [ROOT / name for name in ("README.md", "deploy/README.md", "docs/conflicts.md", "docs/at-rest.md")]
+SECTIONS = {"schedule", "at_rest", "ca"}
+"""Settings that are sections."""
 
 
 def shell_commands(path: Path) -> list[str]:
@@ -74,10 +76,20 @@ def test_the_example_settings_are_valid_and_complete(tmp_path: Path) -> None:
     config = load(tmp_path)
     assert config.schedule == Schedule()
     said = set(re.findall(r"^(\w+) =", example.read_text(encoding="utf-8"), re.MULTILINE))
-    assert said == {each.name for kind in (Config, Schedule) for each in fields(kind)} - {"schedule", "ca_key"}
+    assert said == {each.name for kind in (Config, Schedule, AtRest, Ca) for each in fields(kind)} - SECTIONS
 
 
 def test_the_service_runs_the_program_as_a_user_of_its_own() -> None:
     unit = (ROOT / "deploy" / "dongbo.service").read_text(encoding="utf-8")
     for line in ("User=dongbo", "Restart=always", "KillSignal=SIGTERM", "ProtectSystem=strict", "NoNewPrivileges=true"):
         assert re.search(rf"^{line}$", unit, re.MULTILINE)
+
+
+def test_the_nightly_backup_and_the_secret_fit_the_service() -> None:
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "deploy").rglob("*") if path.is_file()}
+    command = re.search(r"dongbo (backup .*)'$", texts["dongbo-backup.service"], re.MULTILINE)
+    assert command is not None
+    options = re.findall(r"(?<!\S)--[a-z-]+", command[1])
+    assert set(options) <= {each for one in main.commands["backup"].params for each in one.opts}
+    assert "/var/backups/dongbo" in texts["secret.conf"]
+    assert "OnCalendar=" in texts["dongbo-backup.timer"]

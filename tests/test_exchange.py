@@ -9,29 +9,29 @@ from hashlib import sha256
 import pytest
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
+from sync_engine.branches import LostHistory, PeerRestored, TellChain
 from sync_engine.errors import IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
 from sync_engine.exchange import (
     CREDIT_BYTES,
     Effect,
     Exchange,
     Finish,
-    LostHistory,
     PeerForked,
     PeerHolds,
     PeerMet,
-    PeerRestored,
     Send,
     Ship,
     Span,
     Store,
     StoreCertificates,
-    TellChain,
     digest_of,
     sending_order,
 )
-from sync_engine.frames import Ack, BatchFrame, Certificates, Credit, Done, Frame, HeadsFrame, Hello, Refusal
+from sync_engine.frames import Ack, BatchFrame, Certificates, Credit, Done, Frame, HeadsFrame, Hello, Receipt, Refusal
 from sync_engine.names import is_shared
+from sync_engine.telling import KeepReceipt, SignReceipt
 
+RECEIPT = Receipt(b"body", b"signature")
 CHILD, PARENT = UnitPath("phu-vang.hue.vn"), UnitPath("hue.vn")
 
 
@@ -234,7 +234,10 @@ def test_the_child_ends_it_when_all_is_acknowledged_and_stored() -> None:
     assert Finish() not in one.on_shipped()
     assert Finish() not in one.on_frame(Done())
     assert Finish() not in one.on_frame(Ack((head(CHILD, 1),)))
-    assert one.on_stored(head(PARENT, 1), 6)[-1] == Finish()
+    assert one.on_stored(head(PARENT, 1), 6)[-1] == SignReceipt(frozenset({CHILD}))
+    assert Finish() not in one.on_receipt_sent()
+    assert one.on_frame(RECEIPT) == [KeepReceipt(RECEIPT)]
+    assert one.on_receipt_kept() == [Finish()]
     assert Finish() not in one.on_frame(Done()), "once"
 
 
@@ -243,13 +246,36 @@ def test_an_acknowledgement_of_less_is_not_one_of_all() -> None:
     one.on_sent(head(CHILD, 2), 5)
     one.on_shipped()
     one.on_frame(Done())
-    assert Finish() not in one.on_frame(Ack((head(CHILD, 1),)))
-    assert Finish() in one.on_frame(Ack((head(CHILD, 2),)))
+    assert one.on_frame(Ack((head(CHILD, 1),)))[1:] == []
+    assert one.on_frame(Ack((head(CHILD, 2),)))[1:] == [SignReceipt(frozenset({CHILD}))]
 
 
 def test_the_parent_never_ends_it() -> None:
     one = met(PARENT)
-    assert Finish() not in [*one.on_shipped(), *one.on_frame(Done())]
+    assert Finish() not in [*one.on_shipped(), *one.on_frame(Done()), *one.on_receipt_sent(), *one.on_receipt_kept()]
+
+
+def test_a_side_signs_once_all_is_stored_for_what_moved_and_for_what_the_peer_lacks() -> None:
+    elsewhere, above = head(PARENT, 1, scope="hue.vn/catalog"), head(PARENT, 1, scope="hue.vn")
+    one = side(CHILD, elsewhere)
+    one.on_frame(replace(hello(PARENT), digest=b"other"))
+    lacking = frozenset({Scope("hue.vn/catalog"), above.stream.scope})  # the last does not travel here
+    one.on_frame(HeadsFrame((elsewhere,), unconfirmed=lacking))
+    one.on_frame(BatchFrame(b"theirs"))
+    assert not any(isinstance(each, SignReceipt) for each in [*one.on_shipped(), *one.on_frame(Done())])
+    assert SignReceipt(frozenset({CHILD, Scope("hue.vn/catalog")})) in one.on_stored(head(PARENT, 1), 6)
+
+
+def test_nobody_signs_twice() -> None:
+    one = met(CHILD)
+    one.on_frame(RECEIPT)
+    with pytest.raises(Malformed):
+        one.on_frame(RECEIPT)
+
+
+def test_who_lacks_a_receipt_is_never_in_step() -> None:
+    digests = {digest_of([], unconfirmed=each) for each in ("", CHILD, PARENT)}
+    assert len(digests) == 3
 
 
 def test_certificates_are_passed_on_and_unknown_frames_passed_over() -> None:

@@ -24,7 +24,10 @@ from sync_engine.frames import (
     Frame,
     HeadsFrame,
     Hello,
+    Receipt,
     Refusal,
+    Statement,
+    Statements,
     decode,
     encode,
 )
@@ -57,6 +60,11 @@ FRAMES: dict[str, Frame] = {
     "credit": Credit(2**40),
     "refusal": Refusal(HEADS[0], "breaks a rule"),
     "fork": ForkProof((b"a", b"b"), (b"c", b"d")),
+    "heads with what is said and lacking": HeadsFrame(
+        HEADS[:1], ((HEADS[0].stream.scope, b"digest"), (Scope("vn/catalog"), b"other")), frozenset({Scope("hue.vn")})
+    ),
+    "statements": Statements((Statement("heartbeat", b"body", b"signature"), Statement("of a later kind", b"", b""))),
+    "a receipt": Receipt(b"body", b"signature"),
     "done": Done(),
 }
 

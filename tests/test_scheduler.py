@@ -10,7 +10,7 @@ import pytest
 from node import scheduler as module
 from node.config import Schedule
 from node.timetable import Why
-from sync_engine.errors import DiskFull, LinkFault
+from sync_engine.errors import DiskFull, LinkFault, TooOften
 from tests.stations import Station, World, at_work
 from tests.test_timetable import at
 
@@ -195,6 +195,18 @@ async def test_while_the_parent_is_out_of_reach_edits_are_sealed_and_the_wait_go
         station.scheduler.on_news()
         await station.world.until("2027-03-01 08:12")
     assert (station.sealed, len(station.calls)) == (1, made)
+
+
+async def test_a_parent_that_asks_for_patience_is_given_it() -> None:
+    schedule = Schedule(every_s=HOUR_S, jitter_s=0)
+    station = Station(World("2027-03-01 08:00"), schedule, fault=TooOften("calls too often", retry_s=240))
+    async with at_work(station):
+        await station.world.passes(1)
+        assert len(station.calls) == 1
+        await station.world.passes(200)
+        assert len(station.calls) == 1
+        await station.world.passes(45)
+        assert len(station.calls) == 2
 
 
 async def test_a_call_by_hand_that_ends_well_ends_the_waiting() -> None:

@@ -112,8 +112,6 @@ class Two:
                 (self.parent, self.up, child),
             )
         ]
-
-        self.child_has_ended = asyncio.Event()
         self.parents_fault: BaseException | None = None
 
     async def run(self) -> None:
@@ -122,7 +120,6 @@ class Two:
         try:
             await asyncio.wait_for(self.sessions[0].run(), SOON_S)
         finally:
-            self.child_has_ended.set()
             self.up.reads.put_nowait(None)
             await asyncio.wait([parent], timeout=SOON_S)
             self.parents_fault = parent.exception()
@@ -165,7 +162,7 @@ async def test_a_session_does_not_end_before_what_is_pending_for_it_has_gone_ove
 
 
 async def test_a_refusal_does_not_break_a_session_in_which_more_of_that_stream_was_under_way(tmp_path: Path) -> None:
-    """The child that was told of it waits for no further answer, and ends while the parent still stores."""
+    """The child that was told of it waits for no further answer to what it sent, and the parent still stores that."""
     world, unit = World(tmp_path), UnitPath("hue.vn")
     child = world.node(unit)
     world.settle(2)
@@ -179,16 +176,17 @@ async def test_a_refusal_does_not_break_a_session_in_which_more_of_that_stream_w
     two = Two(world, unit)
     sound, refused = two.parent.verify, list[bytes]()
 
-    async def verify(data: bytes) -> Verified:
+    async def verify(data: bytes, peer: str) -> Verified:
         if not refused:
             refused.append(data)
             raise RuleBroken("this batch breaks a rule", head=parse_batch(data).head)
-        return await sound(data)
+        return await sound(data, peer)
 
     take = two.parent.take
 
     async def take_late(verified: Verified) -> Outcome:
-        await two.child_has_ended.wait()
+        while not two.sessions[0]._exchange.is_refused(verified.batch.header.stream):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         return await take(verified)
 
     two.parent.verify, two.parent.take = verify, take_late  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
+from node.local import Node
 from node.storage import statements
 from node.storage.statements import keep, keep_all, said, say
 from sync_engine import limits
@@ -254,7 +255,13 @@ def test_what_follows_from_a_statement_is_part_of_keeping_it(world: World, monke
 # --- carried ---
 
 
-async def test_statements_reach_those_whom_they_concern_and_then_nothing_has_changed(world: World) -> None:
+async def test_statements_reach_those_whom_they_concern_and_then_nothing_has_changed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_told(_node: Node) -> None:
+        """That its key has handed over is no news to the one that says so."""
+
+    monkeypatch.setattr(Node, "notice_successor", is_told)
     names = ("phu-vang.hue.vn", "huong-thuy.hue.vn", "hue.vn", "vn")
     for node in map(world.node, names):
         tell(node, heartbeat(node, node.unit))

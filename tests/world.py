@@ -16,23 +16,28 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from conflict.values import UnitPath
+from conflict.values import Scope, UnitPath
 from node.starter import starter_catalog
 from node.storage.batches import lacking, stored_batch
 from node.storage.certificates import keep_path, path_of
 from node.storage.context import BrakeRule, Context
 from node.storage.engine import execute, open_engine
 from node.storage.inbox import SealFirst, Taken, apply_waiting, next_ready, take, verify
-from node.storage.outbox import hello_of, sendable
+from node.storage.outbox import sendable
+from node.storage.receipts import draw, keep
 from node.storage.sealing import seal_next
 from node.storage.setup import name_unit, open_database, publish_root
+from node.storage.statements import for_link, keep_all
+from node.telling import begin
 from sync_engine.batch import parse_batch
 from sync_engine.errors import NotYet
 from sync_engine.exchange import Exchange, PeerHolds, PeerRefused, Send, Ship, Span, Store, StoreCertificates
-from sync_engine.frames import BatchFrame, Certificates, decode, encode
+from sync_engine.frames import BatchFrame, Certificates, Statements, decode, encode
 from sync_engine.names import parent_of
 from sync_engine.names import path_of as units_up
 from sync_engine.registry import parse_registry
+from sync_engine.statements import lives_of
+from sync_engine.telling import KeepReceipt, KeepStatements, SignReceipt
 from tests.pki import EPOCH, Tree
 
 SHIPPED = (Path(__file__).parent.parent / "node" / "registry" / "membership.toml").read_text(encoding="utf-8")
@@ -197,8 +202,8 @@ class World:
         sides = {}
         for node, peer in ((child, parent), (parent, child)):
             with node.read() as connection:
-                hello, held = hello_of(connection, node.context, UnitPath(unit), b"")
-            sides[node.unit] = (node, peer, Exchange(hello, held, child=UnitPath(unit), peer=UnitPath(peer.unit)))
+                exchange = begin(connection, node.context, UnitPath(unit), UnitPath(peer.unit), b"")
+            sides[node.unit] = (node, peer, exchange)
         queue: deque[tuple[str, bytes]] = deque()
         frames = 0
         self._perform(*sides[unit], sides[unit][2].start(), queue)
@@ -231,11 +236,40 @@ class World:
                     else:
                         said = exchange.on_stored(batch.head, len(data))
                     self._perform(node, peer, exchange, said, queue)
+                case KeepStatements(statements):
+                    with node.write() as connection:
+                        keep_all(connection, node.context, statements)
+                case SignReceipt(scopes):
+                    self._sign(node, exchange, scopes, queue)
+                    self._perform(node, peer, exchange, exchange.on_receipt_sent(), queue)
+                case KeepReceipt(receipt):
+                    with node.write() as connection:
+                        signer = (UnitPath(peer.unit), peer.context.epoch)
+                        keep(connection, node.context, exchange.child, signer, receipt)
+                    self._perform(node, peer, exchange, exchange.on_receipt_kept(), queue)
                 case Ship(scopes):
+                    self._say(node, exchange, queue)
                     self._ship(node, peer, exchange, scopes, queue)
                     self._perform(node, peer, exchange, exchange.on_shipped(), queue)
                 case PeerHolds() | PeerRefused():
                     pass
+
+    def _say(self, node: WorldNode, exchange: Exchange, queue: deque[tuple[str, bytes]]) -> None:
+        """What is known of the scopes of which the peer knows something else."""
+        with node.read() as connection:
+            for each in for_link(connection, exchange.child, exchange.telling.untold):
+                paths = (path_of(connection, *life) for life in sorted(lives_of(each.said)))
+                known = tuple(path for path in paths if path is not None)
+                queue.append((exchange.peer, encode(Certificates(known))))
+                queue.append((exchange.peer, encode(Statements((each.statement,)))))
+
+    def _sign(
+        self, node: WorldNode, exchange: Exchange, scopes: frozenset[Scope], queue: deque[tuple[str, bytes]]
+    ) -> None:
+        path = self.tree.node(node.unit, node.context.epoch).path
+        queue.append((exchange.peer, encode(Certificates((path,)))))
+        with node.read() as connection:
+            queue.append((exchange.peer, encode(draw(connection, node.context, exchange.child, exchange.peer, scopes))))
 
     def _ship(
         self,

@@ -7,7 +7,9 @@ Reach: click; the rest is imported late, so that help appears at once.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,6 +39,7 @@ async def _execute(
 ) -> Any:
     from node.private_socket import ask
 
+    arguments = {**arguments, "who": account()}
     try:
         return await ask(home, name, arguments, progress)
     except ConnectionError:
@@ -55,6 +58,16 @@ async def _execute(
             return await commands()[name](node, arguments, progress)
         finally:
             await node.close()
+
+
+def account() -> str:
+    """Whose account of this machine gives the command: who became the node's user by sudo is told as well."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        user = str(os.getuid()) if hasattr(os, "getuid") else ""
+    behind = os.environ.get("SUDO_USER", "")
+    return f"{behind} as {user}" if behind and behind != user else user
 
 
 def show_json(document: Any) -> None:

@@ -14,14 +14,17 @@ import click
 
 from node import __version__
 from node.cli.accidents import history, release, undo
+from node.cli.at_rest import at_rest_of, encrypt, secret_options
+from node.cli.audit import audit
+from node.cli.backup import backup, restore
 from node.cli.bulk import dump, load
-from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
+from node.cli.calling import HOME, JSON, account, clear_progress, execute, no_progress, show_json, teller
 from node.cli.demo import demo
 from node.cli.duplicates import duplicates
 from node.cli.journal import conflicts
 from node.cli.quarantine import quarantine
 from node.cli.registry import registry
-from node.cli.trust import recover, rotate
+from node.cli.trust import CA_KEY, approve, recover, revoke, rotate
 from node.figures import decimal, number
 from node.messages import say
 
@@ -78,19 +81,37 @@ def _schedule(every: float | None) -> Any:
 @click.option(
     "--registry", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Tables and fields, TOML."
 )
+@secret_options
 @click.option("--every", type=float, hidden=True)
 def init(
-    home: Path, label: str, name: str, listen: str, address: str, registry: Path | None, every: float | None
+    home: Path,
+    label: str,
+    name: str,
+    listen: str,
+    address: str,
+    registry: Path | None,
+    every: float | None,
+    **at_rest: Any,
 ) -> None:
     """Make the root of a new tree.
 
     It has the shipped register of members, unless --registry names another.
     """
     from node import setup
+    from node.storage.audit import acting
 
-    config = setup.init(
-        home, label, name, setup.read_registry(registry), listen=listen, address=address, schedule=_schedule(every)
-    )
+    found = setup.read_registry(registry)
+    with acting(account()):
+        config = setup.init(
+            home,
+            label,
+            name,
+            found,
+            listen=listen,
+            address=address,
+            schedule=_schedule(every),
+            at_rest=at_rest_of(**at_rest),
+        )
     click.echo(say("init.done", unit=config.unit, name=config.name))
     click.echo(say("init.next"))
 
@@ -102,9 +123,17 @@ def init(
 @click.option("--recover", is_flag=True, help="For a unit whose machine is lost or shut out: it may begin again.")
 @click.option("--ttl", "ttl_hours", default=168.0, show_default=True, help="Hours until the invitation expires.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the invitation to a file.")
+@CA_KEY
 @JSON
 def invite(
-    home: Path, label: str, name: str | None, recover: bool, ttl_hours: float, out: Path | None, as_json: bool
+    home: Path,
+    label: str,
+    name: str | None,
+    recover: bool,
+    ttl_hours: float,
+    out: Path | None,
+    ca_key: Path | None,
+    as_json: bool,
 ) -> None:
     """On the parent: invite a unit to join below it.
 
@@ -114,6 +143,7 @@ def invite(
     if name is None and not recover:
         raise click.UsageError("Missing option '--name'.")
     asked = {"label": label, "name": name, "ttl_hours": ttl_hours, "recover": recover}
+    asked["ca_key"] = None if ca_key is None else str(ca_key.resolve())
     made = execute(home, "invite", asked, no_progress)
     if out is not None:
         from node.platform import write_private
@@ -136,17 +166,21 @@ def invite(
 @click.argument("invitation")
 @click.option("--listen", default="", help="Where to wait for this unit's own children, HOST:PORT; empty: it has none.")
 @click.option("--address", default="", help="What its children dial, where it differs from --listen.")
+@secret_options
 @click.option("--every", type=float, hidden=True)
-def join(home: Path, invitation: str, listen: str, address: str, every: float | None) -> None:
+def join(home: Path, invitation: str, listen: str, address: str, every: float | None, **at_rest: Any) -> None:
     """On the new unit's machine: join with an invitation.
 
     INVITATION is the token itself, or the file that holds it.
     """
     from node import setup
     from node.invitation import read_token
+    from node.storage.audit import acting
 
-    token = read_token(invitation)
-    config = asyncio.run(setup.join(home, token, listen=listen, address=address, schedule=_schedule(every)))
+    token, wish = read_token(invitation), at_rest_of(**at_rest)
+    joining = setup.join(home, token, listen=listen, address=address, schedule=_schedule(every), at_rest=wish)
+    with acting(account()):
+        config = asyncio.run(joining)
     click.echo(say("join.done", unit=config.unit, name=config.name))
     click.echo(say("join.next"))
 
@@ -260,9 +294,15 @@ main.add_command(duplicates)
 main.add_command(release)
 main.add_command(undo)
 main.add_command(history)
+main.add_command(audit)
 main.add_command(registry)
 main.add_command(load)
 main.add_command(dump)
 main.add_command(rotate)
 main.add_command(recover)
+main.add_command(revoke)
+main.add_command(approve)
+main.add_command(backup)
+main.add_command(restore)
+main.add_command(encrypt)
 main.add_command(demo)

@@ -9,8 +9,14 @@ from typing import Any
 
 import click
 
-from node.cli.calling import HOME, JSON, clear_progress, execute, show_json, teller
+from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
 from node.messages import say
+
+CA_KEY = click.option(
+    "--ca-key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The file of the CA key, where it is kept off this machine.",
+)
 
 
 @click.command()
@@ -43,7 +49,9 @@ def recover(
         return
     from node import recovery
     from node.invitation import read_token
+    from node.logs import configure
 
+    configure(quiet=True)
     schedule = recovery.schedule_of(every)
     done = asyncio.run(recovery.from_parent(home, read_token(invitation), listen, address, schedule))
     if as_json:
@@ -73,3 +81,43 @@ def _show_life(done: Mapping[str, Any], as_json: bool, key: str) -> None:
     click.echo(say(key, **done))
     if not done["certified"]:
         click.echo(say("rotate.waits", **done), err=True)
+
+
+@click.command()
+@HOME
+@JSON
+@click.argument("unit")
+@click.option("--reason", required=True, help="Told to every node that has met this unit's batches.")
+@click.option("--old-keys", is_flag=True, help="Only the keys it had before its present one.")
+def revoke(home: Path, as_json: bool, unit: str, reason: str, old_keys: bool) -> None:
+    """On the parent: end the keys of a unit whose machine was stolen or misused.
+
+    UNIT is its full name, such as phu-vang.hue.vn. What this node holds of it so far stays valid; what its keys sign
+    from now on waits everywhere and changes nothing. 'dongbo invite LABEL --recover' lets the unit come back.
+    """
+    done = execute(home, "revoke", {"unit": unit, "reason": reason, "old_keys": old_keys}, no_progress)
+    if as_json:
+        show_json(done)
+        return
+    click.echo(say("revoke.done", **done))
+    if not old_keys:
+        click.echo(say("revoke.next", label=unit.partition(".")[0], **done))
+
+
+@click.command()
+@HOME
+@JSON
+@CA_KEY
+def approve(home: Path, as_json: bool, ca_key: Path | None) -> None:
+    """Certify what waits for the CA key.
+
+    Where the CA key is kept off the machine, requests of the units below wait until somebody brings it.
+    """
+    done = execute(home, "approve", {"ca_key": None if ca_key is None else str(ca_key.resolve())}, no_progress)
+    if as_json:
+        show_json(done)
+        return
+    if not done["certified"]:
+        click.echo(say("approve.nothing"))
+    for each in done["certified"]:
+        click.echo(say("approve.done", **each))

@@ -23,9 +23,20 @@ from node.figures import clock, day, day_and_time, is_today, number
 from node.messages import say
 from sync_engine.limits import CLOCK_SKEW_MS_MAX
 
-COLOURS = {"ok": "green", "late": "yellow", "never": "yellow", "failing": "red", "stale": "red", "fenced": "bold red"}
+COLOURS = {
+    "ok": "green",
+    "late": "yellow",
+    "never": "yellow",
+    "failing": "red",
+    "stale": "red",
+    "fenced": "bold red",
+    "revoked": "bold red",
+}
 WATCH_S = 2.0
 BRAKES_SHOWN = 5
+WITHHELD_SHOWN = 5
+BACKUP_DAYS_MAX = 7
+"""A backup that is older says that something stopped making them."""
 PIPE_WIDTH = 120
 """Where there is no terminal, lines are not broken at 80: names of units are long."""
 
@@ -82,6 +93,11 @@ def _status(status: Mapping[str, Any], *, tree: bool) -> RenderableType:
     body.add_row("  " + say("status.parent"), _parent(parent))
     if parent is not None:
         body.add_row("  " + say("status.to_send"), _to_send(status))
+        body.add_row("  " + say("status.confirmed"), _confirmed(status))
+    if status["at_rest"] == "encrypted":
+        body.add_row("  " + say("status.at_rest"), say("status.encrypted"))
+    if status["last_backup_at"] is not None:
+        body.add_row("  " + say("status.backup"), moment(status["last_backup_at"]))
     for line in attention(status):
         body.add_row(Text("  " + say("status.look"), style="bold yellow"), Text(line, style="yellow"))
     lines: list[RenderableType] = [title, body]
@@ -128,14 +144,60 @@ def _to_send(status: Mapping[str, Any]) -> str:
     return say("status.unsent", pending=number(pending), batches=number(batches))
 
 
+def _confirmed(status: Mapping[str, Any]) -> str:
+    """What those above have signed that they hold of this unit's batches."""
+    parent, centre = status["confirmed"]["parent"], status["confirmed"]["centre"]
+    if not parent["of"]:
+        return say("confirmed.nothing")
+    above = [parent] if parent["unit"] == centre["unit"] else [parent, centre]
+    return "; ".join(map(_confirmed_by, above))
+
+
+def _confirmed_by(told: Mapping[str, Any]) -> str:
+    who = "confirmed.who" if "." in told["unit"] else "confirmed.centre"
+    name, of = say(who, level=told["level"], unit=told["unit"]), number(told["of"])
+    if not told["batches"]:
+        return say("confirmed.none", name=name, of=of)
+    how = "one" if told["of"] == 1 else "all" if told["batches"] == told["of"] else "part"
+    return say(f"confirmed.{how}", name=name, batches=number(told["batches"]), of=of, at=moment(told["at"]))
+
+
+def _withheld(status: Mapping[str, Any]) -> list[str]:
+    """Units of which something is kept back on the way, or nothing comes."""
+    lines = []
+    for each in status["units"]:
+        name = _named(each["name"], each["unit"])
+        relay = _named(each["relay_name"], each["relay"])
+        if each["withheld"]:
+            count, since = number(each["missing_batches"]), moment(each["missing_since"])
+            lines.append(say("look.withheld", relay=relay, unit=name, count=count, since=since))
+        elif each["silent_since"] is not None:
+            since = moment(each["silent_since"])
+            lines.append(say("look.silent", relay=relay, unit=name, since=since))
+    more = len(lines) - WITHHELD_SHOWN
+    return lines if more <= 0 else [*lines[:WITHHELD_SHOWN], say("look.withheld.more", count=number(more))]
+
+
+def _named(name: str, unit: str) -> str:
+    return unit if name == unit else f"{name} ({unit})"
+
+
+def _days_since(milliseconds: int | None) -> int:
+    """None where it never was: who makes no backups here makes them otherwise, or does not want to be told."""
+    return 0 if milliseconds is None else (time.time_ns() // 1_000_000 - milliseconds) // (24 * 3600 * 1000)
+
+
 def attention(status: Mapping[str, Any]) -> list[str]:
     """What needs a person, one sentence each with what to do."""
     lines = []
     if status["fenced"]:
         lines.append(say("look.fenced", reason=status["fenced"]))
+    if (days := _days_since(status["last_backup_at"])) >= BACKUP_DAYS_MAX:
+        lines.append(say("look.backup", days=days))
     lines += map(_brake, status["brakes"][:BRAKES_SHOWN])
     if more := status["brakes"][BRAKES_SHOWN:]:
         lines.append(say("brake.more", count=len(more), unit=more[0]["unit"]))
+    lines += _withheld(status)
     lines += [say(f"look.registry.{each['standing']}", **each) for each in status["newer_registries"]]
     if status["conflicts_open"]:
         lines.append(say("look.conflicts", count=status["conflicts_open"]))
@@ -145,12 +207,26 @@ def attention(status: Mapping[str, Any]) -> list[str]:
         causes = ", ".join(dict.fromkeys(cause for each in status["waiting_for"] for cause in each["for"]))
         lines.append(say("look.waiting", count=status["waiting_batches"], causes=causes))
     lines += [say("look.left", **each) for each in status["left_streams"]]
+    if status["key"]["new_key_waits"]:
+        lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
+    for each in status["keys"]:
+        lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
+    lines += [say("look.held_back", **each) for each in status["held_back"]]
+    lines += [say("look.certificates", **each) for each in status["certificates_waiting"]]
     lines += [say("look.set_aside", **each) for each in status["set_aside"][:5]]
+    lines += [_caps(each) for each in status["caps"][:5]]
     parent = status["parent"]
     skew = parent["clock_skew_ms"] if parent else None
     if skew is not None and abs(skew) > CLOCK_SKEW_MS_MAX:
         lines.append(say("look.clock", minutes=round(abs(skew) / 60_000)))
     return lines
+
+
+def _caps(each: Mapping[str, Any]) -> str:
+    """A unit that asked for more than its share, since the service started."""
+    refused = each["refused_calls"] + each["cut_sessions"]
+    words = {"unit": each["unit"], "at": moment(each["last_at"]), "why": each["last_why"]}
+    return say("look.caps", **words, refused=number(refused), slowed=number(round(each["slowed_s"])))
 
 
 def _brake(brake: Mapping[str, Any]) -> str:
@@ -221,6 +297,8 @@ def show_units(found: Sequence[Mapping[str, Any]]) -> None:
     for each in found:
         depth = each["unit"].count(".")
         node = say("unit.has_node") if each["has_node"] else say("unit.no_node")
+        if each["revoked"]:
+            node = say("state.revoked")
         if each["invited_until_ms"]:
             node = say("unit.invited", until=moment(each["invited_until_ms"]))
         table.add_row("  " * depth + each["unit"], each["name"], each["level"], node)

@@ -7,8 +7,10 @@ meanwhile.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
+from node.auditing import commanded
 from node.local import Node
 
 Progress: TypeAlias = Callable[[Mapping[str, Any]], None]
@@ -18,6 +20,8 @@ Command: TypeAlias = Callable[[Node, Mapping[str, Any], Progress], Awaitable[Any
 def commands() -> Mapping[str, Command]:
     """Every command by name."""
     from node.commands.accidents import release, undo
+    from node.commands.audit import audit
+    from node.commands.backup import backup_home
     from node.commands.bulk import dump, load
     from node.commands.duplicates import duplicates
     from node.commands.exchange import sync
@@ -28,9 +32,9 @@ def commands() -> Mapping[str, Command]:
     from node.commands.registry import registry_apply, registry_plan, registry_show
     from node.commands.state import status
     from node.commands.tree import invite, units
-    from node.commands.trust import recover, rotate
+    from node.commands.trust import approve, recover, revoke, rotate
 
-    return {
+    every: dict[str, Command] = {
         "status": status,
         "sync": sync,
         "load": load,
@@ -42,14 +46,19 @@ def commands() -> Mapping[str, Command]:
         "refuse_held": refuse_held,
         "duplicates": duplicates,
         "verify": verify,
+        "backup": backup_home,
         "units": units,
         "invite": invite,
         "rotate": rotate,
         "recover": recover,
+        "revoke": revoke,
+        "approve": approve,
         "release": release,
         "undo": undo,
         "history": history,
         "registry_show": registry_show,
         "registry_plan": registry_plan,
         "registry_apply": registry_apply,
+        "audit": audit,
     }
+    return {name: partial(commanded, name, command) for name, command in every.items()}

@@ -7,8 +7,10 @@ from typing import Any
 
 from node.commands import Progress
 from node.local import Node
+from node.storage.audit import noted
 from node.storage.brake import Brake
 from node.storage.undo import ROWS_AT_ONCE, change_back, find_brakes, settle, wanted_rows
+from sync_engine.audit import Act
 
 
 async def _brakes(node: Node, arguments: Mapping[str, Any]) -> list[Brake]:
@@ -23,7 +25,7 @@ async def release(node: Node, arguments: Mapping[str, Any], _progress: Progress)
     """Let what the brake holds go out as it is. Raises NoBrake."""
     brakes = await _brakes(node, arguments)
     for brake in brakes:
-        await node.rewrite(settle, brake, undone=False)
+        await node.rewrite(noted(settle, Act.RELEASE, {"number": brake.no}), brake, undone=False)
     return {"scopes": [brake.stream.scope for brake in brakes]}
 
 
@@ -42,5 +44,5 @@ async def _undo(node: Node, brake: Brake, by: str | None, progress: Progress) ->
         for start in range(0, len(wanted), ROWS_AT_ONCE):
             rows += await node.rewrite(change_back, brake, table, wanted[start : start + ROWS_AT_ONCE], by)
             progress({"rows": rows, "of": len(wanted)})
-    await node.rewrite(settle, brake, undone=True)
+    await node.rewrite(noted(settle, Act.UNDO, {"number": brake.no, "rows": rows}), brake, undone=True)
     return rows

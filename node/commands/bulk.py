@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from sqlalchemy.util.concurrency import await_
 
 from conflict.policies import Policy
+from node import auditing
 from node.bulk.cells import codes_of
 from node.bulk.headings import BY, ID, UNIT, Headings
 from node.bulk.private_file import PrivateFile
@@ -31,11 +32,13 @@ from node.bulk.writing import TableWriter
 from node.commands import Progress
 from node.local import Node
 from node.messages import say
+from node.storage.audit import noted
 from node.storage.bulk import Counts, Put, codes_known, pages, units_present, writable_units
 from node.storage.context import Context
 from node.storage.engine import roomy
 from node.storage.named import table_named, unit_named
 from node.storage.registries import current_registry
+from sync_engine.audit import BEGUN, Act
 from sync_engine.errors import BadInput, DiskFull
 from sync_engine.fields import normalise
 from sync_engine.names import is_within, path_of
@@ -66,9 +69,9 @@ async def load(node: Node, arguments: Mapping[str, Any], progress: Progress) -> 
             reader = Reader(ground, layout, source, spool, rejections, editor(arguments.get("by")))
             await _read(reader, source, progress)
             locked = time.monotonic()
-            counts = await node.database.write(
-                put_rows, node.context, ground, reader, _beside(reader.chunks()), progress
-            )
+            told = {"table": ground.table.name, "file": path.name}
+            put = noted(put_rows, Act.LOAD, lambda put: {**told, "inserted": put.inserted, "updated": put.updated})
+            counts = await node.database.write(put, node.context, ground, reader, _beside(reader.chunks()), progress)
             ended = time.monotonic()
             if errors is not None:
                 await asyncio.to_thread(errors.commit)
@@ -189,7 +192,12 @@ async def dump(node: Node, arguments: Mapping[str, Any], progress: Progress) -> 
     """Write a table's rows into a file; answers with ``rows``. Raises BadInput, DiskFull."""
     path = Path(arguments["file"])
     with _words(path):
-        return await node.database.read(_dump, node.context, path, arguments, progress)
+        table = await node.database.read(table_named, node.context, str(arguments["table"]))
+        told = {"table": table.name, "file": path.name}
+        await auditing.record(node, Act.DUMP, told, outcome=BEGUN)  # first: no rows leave without a record
+        done = await node.database.read(_dump, node.context, path, arguments, progress)
+        await auditing.record(node, Act.DUMP, {**told, "rows": done["rows"]})
+        return done
 
 
 def _dump(

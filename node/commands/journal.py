@@ -10,9 +10,12 @@ from node.commands import Progress
 from node.commands.bulk import editor
 from node.local import Node
 from node.storage import review
+from node.storage.audit import decided, noted
 from node.storage.decisions import Choice, NotDecided, resolve
 from node.storage.review import Wanted
+from sync_engine.audit import Act
 from sync_engine.entries import WHY_CHARS_MAX
+from sync_engine.merge import TWIN
 
 
 async def conflicts(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> list[dict[str, Any]]:
@@ -40,9 +43,15 @@ async def resolve_conflict(node: Node, arguments: Mapping[str, Any], _progress: 
     )
     if sum(each is not None for each in (choice.keep, choice.value, choice.new_id)) != 1:
         raise NotDecided("say one thing: which write is kept, the right value, or a new id")
-    decided = await node.rewrite(resolve, choice)
+    came_to = await node.rewrite(noted(resolve, _act, decided), choice)
     await node.apply_ready()
-    return decided
+    return came_to
+
+
+def _act(came_to: Mapping[str, Any]) -> Act:
+    if came_to["field"] == TWIN:
+        return Act.RENAME
+    return Act.OVERTURN if came_to["overturned"] else Act.RESOLVE
 
 
 def reason_of(why: str | None) -> str | None:

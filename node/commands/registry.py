@@ -12,10 +12,12 @@ from node.commands import Progress
 from node.config import AT_ONCE, BY_HAND
 from node.local import Node
 from node.storage import report
+from node.storage.audit import noted
 from node.storage.batches import waiting_upto
 from node.storage.context import Context
 from node.storage.publishing import NotTheRoot, bring_newest, publish
 from node.storage.registries import current_registry, newest_fit
+from sync_engine.audit import Act
 from sync_engine.registry import Field, Registry, Table, parse_registry, successor_faults
 from sync_engine.registry_plan import plan
 
@@ -106,12 +108,13 @@ async def registry_apply(node: Node, arguments: Mapping[str, Any], _progress: Pr
         if node.context.unit != node.context.root:
             raise NotTheRoot(f"only the root publishes a registry, and this is {node.context.unit}")
         registry = parse_registry(str(toml))
-        await node.rewrite(publish, registry, int(arguments["from"]))
+        await node.rewrite(noted(publish, Act.PUBLISH, {"version": registry.version}), registry, int(arguments["from"]))
         await node.apply_ready()
         return {"ok": True, "version": registry.version, "published": True, "applied_batches": 0}
     version = int(arguments["to"])
     before = await node.database.read(waiting_upto, version)
-    await node.rewrite(bring_newest, (int(arguments["from"]), version))
+    apply = noted(bring_newest, Act.APPLY, {"version": version})
+    await node.rewrite(apply, (int(arguments["from"]), version))
     await node.apply_ready()
     left = await node.database.read(waiting_upto, version)
     return {"ok": True, "version": version, "published": False, "applied_batches": before - left}

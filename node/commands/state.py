@@ -8,11 +8,17 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from conflict.values import UnitPath
 from node import __version__
 from node.commands import Progress
+from node.commands.backup import last_backup_at
+from node.commands.below import as_told, units_below
 from node.config import Config
+from node.keys import pending
 from node.local import Node, now_ms
-from node.storage import peers, report, review
+from node.storage import peers, report, review, revocations
+from node.storage.certifications import waiting_requests
+from node.storage.confirmed import confirmed
 from node.storage.context import Context
 from node.storage.engine import SQLITE_VERSION, execute
 from node.storage.held import held_count
@@ -34,6 +40,15 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
     node is fenced, or a program writes without a pause) has none."""
     answer = await node.database.read(_status, node.context, node.config, node.next_call)
     answer["running"] = bool(arguments.get("running"))
+    answer["key"] = {
+        "epoch": node.keys.epoch,
+        "valid_until": round(node.keys.certified.not_after.timestamp() * 1000),
+        "new_key_waits": pending(node.home) is not None,
+        "why": node.renewal_waits,
+    }
+    answer["caps"] = node.caps.told()
+    for child in answer["children"]:
+        child["refused_calls"] = node.caps.refused_calls(child["unit"])
     answer["scopes"] = []
     for scope in await node.database.read(report.scopes_held, node.context):
         if arguments.get("brief"):
@@ -48,8 +63,11 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
     registry = current_registry(connection, context)
     waiting, waiting_for = report.waiting(connection, context)
     left = report.left_streams(connection)
+    held_back = revocations.quarantined(connection)
     parent = _parent(connection, config, next_call)
     names = dict(tuple(row) for row in execute(connection, "SELECT unit, name FROM _unit"))
+    children = _children(connection, context, config, names)
+    units = units_below(connection, context, names, children)
     return {
         "unit": {
             "id": context.unit,
@@ -61,7 +79,9 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "newer_registries": report.newer_registries(connection, context),
         "sqlite": SQLITE_VERSION,
         "parent": parent,
-        "children": _children(connection, context, config, names),
+        "children": children,
+        "units": units,
+        "confirmed": as_told(registry, confirmed(connection, context).get(context.unit)),
         "pending_changes": pending_count(connection),
         "unsent_batches": 0 if parent is None else peers.behind(connection, parent["unit"], context.unit),
         "waiting_batches": waiting,
@@ -69,12 +89,17 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "conflicts_open": review.open_count(connection, context),
         "held": held_count(connection),
         "brakes": report.brakes(connection),
-        "quarantined": 0,
+        "quarantined": sum(each["batches"] for each in held_back),
+        "held_back": held_back,
+        "keys": revocations.key_alarms(connection, context),
+        "certificates_waiting": waiting_requests(connection),
         "frozen": [each["stream"] for each in left if each["state"] == "frozen"],
         "left_streams": left,
         "set_aside": report.set_aside(connection, context),
         "fenced": get_meta(connection, "fenced"),
         "records": report.records(connection, context),
+        "at_rest": config.at_rest.database,
+        "last_backup_at": last_backup_at(connection),
         "schedule": {
             key: getattr(config.schedule, key) for key in ("every_s", "cron", "windows", "blackout", "rate_kbit_s")
         },
@@ -155,7 +180,7 @@ def _children(
                 "unit": unit,
                 "name": names.get(unit, unit),
                 "level": registry.level_of(unit),
-                "state": _state(peer, config),
+                "state": "revoked" if revocations.is_out(connection, UnitPath(unit)) else _state(peer, config),
                 "last_seen_at": None if peer is None else peer.last_ok_ms,
                 "last_error": None if peer is None else peer.fenced or peer.last_error,
                 "behind_batches": peers.behind(connection, unit, unit),

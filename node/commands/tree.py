@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from node.commands import Progress
+from node.commands.trust import keys_of
 from node.enrolment import invite as make_invitation
 from node.invitation import encode
 from node.local import Node
@@ -24,7 +25,9 @@ async def invite(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
         raise BadInput(f"an invitation is good for more than 0 and at most {TTL_HOURS_MAX} hours")
     ttl = timedelta(hours=hours)
     recover = bool(arguments.get("recover"))
-    made = await make_invitation(node, str(arguments["label"]), str(arguments["name"] or ""), ttl, recover=recover)
+    made = await make_invitation(
+        node, keys_of(node, arguments), str(arguments["label"]), str(arguments["name"] or ""), ttl, recover=recover
+    )
     return {
         "token": encode(made),
         "unit": made.unit,

@@ -6,9 +6,9 @@ what went wrong.
 
 from __future__ import annotations
 
-from node.messages import accidents, bulk, daily, demonstration, duplicates, journal, registries, trust
+from node.messages import accidents, at_rest, audit, bulk, daily, demonstration, duplicates, journal, registries, trust
 
-_PARTS = (daily, duplicates, journal, bulk, accidents, registries, trust, demonstration)
+_PARTS = (daily, duplicates, journal, bulk, accidents, audit, registries, trust, at_rest, demonstration)
 _ENGLISH: dict[str, str] = {key: sentence for part in _PARTS for key, sentence in part.ENGLISH.items()}
 
 

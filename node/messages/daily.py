@@ -44,6 +44,20 @@ ENGLISH = {
     "status.to_send": "to send up",
     "status.nothing": "nothing: the parent has everything",
     "status.unsent": "edits not yet sealed: {pending}; batches not yet with the parent: {batches}",
+    "status.confirmed": "confirmed",
+    "confirmed.nothing": "there is nothing of this unit's to confirm yet",
+    "confirmed.who": "the {level} ({unit})",
+    "confirmed.centre": "the centre ({unit})",
+    "confirmed.none": "{name} has confirmed none of {of} batches yet",
+    "confirmed.one": "{name} has confirmed the one batch there is, at {at}",
+    "confirmed.all": "{name} has confirmed all {of} batches, at {at}",
+    "confirmed.part": "{name} has confirmed {batches} of {of} batches, at {at}",
+    "look.withheld": "{relay} passes on less than {unit} has signed: {count} batches of {unit} are missing since"
+    " {since}. Ask {relay} whether its node is sound; nothing is lost as long as {unit} has them.",
+    "look.silent": "nothing signed by {unit} has come since {since}, although {relay} is in touch. Ask {unit} whether"
+    " its node runs; if it does, {relay} does not pass on what it signs.",
+    "look.withheld.more": "... and {count} more units of which something has not come: 'dongbo status --json' names"
+    " them",
     "status.look": "look here",
     "status.children": "Units below",
     "column.unit": "unit",

@@ -4,9 +4,29 @@ from __future__ import annotations
 
 ENGLISH: dict[str, str] = {
     "invite.next.recover": "On the machine that is to be that unit from now on: dongbo recover --from-parent TOKEN",
+    # why a batch waits
+    "trust.cause.second key": "a second key of {unit} that the first did not sign",
+    "trust.cause.revoked": "nobody: {unit} signed it after its key was revoked",
+    # what status says
+    "look.key.second key": "SECOND KEY: a second key of {unit} has come that the first did not sign. What it signed"
+    " waits, and changes nothing. Ask the operator of the unit above it where that key comes from.",
+    "look.key.second key.mine": "SECOND KEY: somebody has certified another key in the name of this unit. What it"
+    " signed waits, and changes nothing. Tell the operator of the unit above at once: its CA key may be stolen.",
+    "look.key.revoked": "The key of {unit} was revoked: {reason}",
+    "look.key.revoked.mine": "REVOKED: the unit above has ended this node's key: {reason}. Ask its operator.",
+    "look.held_back": "{batches} batches of {unit} wait and change nothing, for the sake of its key.",
+    "look.new_key": "This node's new key is not certified yet: {why}",
+    "look.new_key.asked": "it is asked for with the next call to the parent",
+    "look.certificates": "{unit} asks for a new certificate: bring the CA key and run 'dongbo approve'.",
+    "state.revoked": "revoked",
+    # the commands
+    "revoke.done": "The keys of {unit} have ended. What came from it until now stays valid.",
+    "revoke.next": "To let it come back with new keys: dongbo invite {label} --recover",
+    "approve.nothing": "Nothing waits for the CA key.",
+    "approve.done": "{unit} is certified; its node fetches the certificate with its next call.",
     "recover.done": "{unit} ({name}) is back, with new keys. Its parent has recorded it.",
     "recover.synced": "Everything of it that its parent holds is here again.",
     "rotate.done": "{unit} has a new key. What was signed with the old one stays valid.",
-    "rotate.waits": "It is not certified yet: {why}. {hint} The old certificate serves meanwhile.",
+    "rotate.waits": "It is not certified yet: {why}. The old certificate serves meanwhile.",
     "recover.here": "{unit} goes on with a new key.",
 }

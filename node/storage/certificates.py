@@ -88,7 +88,7 @@ def judge(connection: Connection, unit: UnitPath) -> None:
         update = "UPDATE _node_key SET accepted = ? WHERE unit = ? AND epoch = ? AND accepted != ?"
         changed |= execute(connection, update, (epoch in counted, unit, epoch, epoch in counted)).rowcount > 0
     if changed:
-        for child in _named_by(connection, unit):
+        for child in certified_children(connection, unit):
             judge(connection, child)
 
 
@@ -127,6 +127,12 @@ def accepted_epochs(connection: Connection, unit: UnitPath) -> list[Epoch]:
     return [Epoch(epoch) for epoch in found.scalars()]
 
 
+def certified_children(connection: Connection, parent: UnitPath) -> list[UnitPath]:
+    """The units right below ``parent`` whose certificates are here."""
+    units = execute(connection, "SELECT DISTINCT unit FROM _certificate").scalars()
+    return [UnitPath(unit) for unit in units if parent_of(unit) == parent]
+
+
 def _proven(connection: Connection, unit: UnitPath) -> list[Handover]:
     """The handovers of a unit that are kept here, without those of a parent's key that does not count."""
     rows = execute(
@@ -139,11 +145,6 @@ def _proven(connection: Connection, unit: UnitPath) -> list[Handover]:
         if isinstance(each, Handover)
         and (not is_by_parent(each) or is_accepted(connection, each.signer, each.signer_epoch))
     ]
-
-
-def _named_by(connection: Connection, parent: UnitPath) -> list[UnitPath]:
-    units = execute(connection, "SELECT DISTINCT unit FROM _node_key").scalars()
-    return [UnitPath(unit) for unit in units if parent_of(unit) == parent]
 
 
 def _note_key(connection: Connection, certified: Certified) -> None:

@@ -42,6 +42,8 @@ class Context:
     sign: Signer
     salt: Salt
     now_ms: Callable[[], int]
+    proven: tuple[Epoch, Signer] | None = None
+    """While nobody can prove the present life, because its key waits for its certificate: the one before it."""
     registries: dict[int, Registry] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
     """Versions that this software is too old to read, each with what it stumbled over."""
@@ -52,6 +54,15 @@ class Context:
     """How long the journal keeps what has ended."""
     overwritten_hours: float = 24
     """For how long after a value has come a local edit that replaces it is noted."""
+    heartbeat_hours: float = 24
+    """This node signs how far its streams go at least this often."""
+    withheld_hours: float = 24
+    """What others have signed for, and signs of life, are missed after so long."""
+
+    @property
+    def speaks_as(self) -> tuple[Epoch, Signer]:
+        """Under which epoch this node speaks to its neighbours, and signs what it tells them."""
+        return self.proven or (self.epoch, self.sign)
 
     @property
     def level(self) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.dialects import registry
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from node import platform
 
 BUSY_MS = 60_000
 """How long we wait for a foreign client's lock: one that forgets to commit over lunch stops us, and is named in
@@ -41,8 +44,27 @@ registry.register("sqlite.dongbo", "node.storage.driver", "DongboSQLite")
 registry.register("sqlite.dongbo_async", "node.storage.driver", "DongboSQLiteAsync")
 
 
-def _connect(path: str) -> Any:
-    connection = sqlcipher3.dbapi2.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
+def connect(path: Path, key: bytes | None) -> Any:
+    """A connection of the driver, with its key before anything else (``None``: the file is plain). A file that is not
+    there is made for its owner alone; SQLite gives its log the same rights."""
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, platform.PRIVATE_FILE))
+    connection = sqlcipher3.dbapi2.connect(
+        str(path), isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000
+    )
+    if key is not None:
+        connection.execute("PRAGMA cipher_log_level = NONE")  # it would write lines of its own to standard error
+        connection.execute(f"PRAGMA key = {key_literal(key)}")
+    return connection
+
+
+def key_literal(key: bytes) -> str:
+    """A key of 32 bytes as SQLCipher takes it without stretching it: it was made from a secret that was stretched."""
+    return f"\"x'{key.hex()}'\""
+
+
+def _connect(path: Path, key: bytes | None) -> Any:
+    connection = connect(path, key)
     for pragma in (
         "journal_mode = WAL",
         "synchronous = FULL",  # NORMAL lost acknowledged commits in 200 of 200 simulated power cuts
@@ -70,18 +92,18 @@ def _note_lock(connection: Connection, _cursor: object, statement: str, *_rest: 
         marks.append(time.monotonic())
 
 
-def open_engine(path: Path) -> Engine:
+def open_engine(path: Path, key: bytes | None = None) -> Engine:
     """A synchronous engine on a node's SQLite file."""
-    engine = create_engine("sqlite+dongbo://", creator=lambda: _connect(str(path)), poolclass=QueuePool, pool_size=2)
+    engine = create_engine("sqlite+dongbo://", creator=lambda: _connect(path, key), poolclass=QueuePool, pool_size=2)
     event.listen(engine, "begin", _begin)
     return engine
 
 
-def open_async_engine(path: Path) -> AsyncEngine:
+def open_async_engine(path: Path, key: bytes | None = None) -> AsyncEngine:
     """The service's engine: the same functions run on it through ``run_sync``."""
 
     async def create(*_args: object, **_kwargs: object) -> aiosqlite.Connection:
-        connection = aiosqlite.Connection(lambda: _connect(str(path)), iter_chunk_size=64)
+        connection = aiosqlite.Connection(lambda: _connect(path, key), iter_chunk_size=64)
         connection._thread.daemon = True  # an unclosed one must not keep the process from ending
         try:
             return await connection

@@ -33,6 +33,7 @@ from node.storage.engine import execute
 from node.storage.former import former_entries
 from node.storage.lives import (
     all_seen,
+    can_say_again,
     drop_stray,
     former_headers,
     give_way,
@@ -44,6 +45,7 @@ from node.storage.lives import (
 )
 from node.storage.outbox import for_peer
 from node.storage.registries import is_due, may_apply, number_in_force, registry_for
+from node.storage.revocations import counts
 from node.storage.sealing import fits_one_batch, follow_up, has_pending, seal_next
 from node.storage.seen import note_seen, present_name, seen_in
 from node.storage.streams import (
@@ -90,6 +92,8 @@ class Taken(StrEnum):
     FROZEN = "frozen"
     FORKED = "forked"
     """Another batch stands at its place: it is proof, and its stream is frozen."""
+    BRANCH = "branch"
+    """This node has to say again what it sealed beside it, in a life in which nothing has been sealed yet."""
     OWN = "own"
     """This node signed it in the life that it leads and does not know it: it lost history, and begins a new life."""
 
@@ -115,8 +119,12 @@ class Verified:
     entries: Sequence[Entries] | None
 
 
-def verify(connection: Connection, context: Context, data: bytes) -> Verified:
-    """Prove a batch, outside any write transaction. Raises a RemoteFault; nothing is changed."""
+def verify(connection: Connection, context: Context, data: bytes, peer: str = "") -> Verified:
+    """Prove a batch that ``peer`` has sent, outside any write transaction. Raises a RemoteFault; nothing is changed.
+
+    Of its own batches a node takes what others still have, and from their origin itself the same: columns that no other
+    level may read are lost with a disk before anybody below has had them.
+    """
     batch = parse_batch(data)
     check_admissible(batch, context.tree_id, context.unit)
     stream = batch.header.stream
@@ -130,7 +138,8 @@ def verify(connection: Connection, context: Context, data: bytes) -> Verified:
             raise BadCertificate(f"no certificate of {stream.origin} has come for what this batch repeats")
         check_repeats(batch, SealedBatch(b"", raw, signature, header, ()), verify_node_path(before, context.tree_id))
     registry = registry_for(connection, context, batch)
-    check_complete(batch, registry, context.level)
+    if stream.origin not in (context.unit, peer):
+        check_complete(batch, registry, context.level)
     if registry is not None:
         # A relay that withheld too little: nothing of it may come near a disk.
         own = for_peer(connection, context, context.unit, batch)
@@ -204,12 +213,16 @@ def _take_own_branch(connection: Connection, context: Context, row: StreamRow, b
     """What this node signed in a life that it does not remember, beside what it remembers. None: the branch here has
     given way, and the batch may be taken like any other."""
     header = batch.header
-    if header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev:
+    name = present_name(connection, header.prev)
+    follows = header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev
+    if not (follows or name):
+        return Outcome(Taken.GAP, row.held, Applied())
+    if not can_say_again(connection, context, header.stream.scope):
+        # While the present key waits for its certificate no other can follow it: the branch has to come again.
+        return Outcome(Taken.BRANCH if context.proven is None else Taken.GAP, row.held, Applied())
+    if name is None:
         done = give_way(connection, context, row, header.seq - 1)
         return None if done else Outcome(Taken.GAP, row.held, Applied())
-    name = present_name(connection, header.prev)
-    if name is None:
-        return Outcome(Taken.GAP, row.held, Applied())
     found = batch_at(connection, stream_row(connection, name.stream).no, name.seq)
     before = () if found is None else found[2].header.seen_delta
     again = said_again(connection, context, batch, all_seen(batch, before))
@@ -233,12 +246,14 @@ def seal_remainder(connection: Connection, context: Context) -> None:
 
 
 def is_ready(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> bool:
-    """Whether a batch's causes are all here: its stream applied so far, its registry version in force, and what its
-    writer had seen applied."""
+    """Whether a batch's causes are all here: its stream applied so far, its registry version in force, its key accepted
+    and not ended before it, and what its writer had seen applied."""
     applied = 0 if row.applied is None else row.applied.seq
     if batch.header.seq != applied + 1 or not may_apply(connection, context, batch):
         return False
     if batch.header.braked and settlement_of(connection, row.no, batch.header.seq) is None:
+        return False
+    if not counts(connection, row, batch.head):
         return False
     return not missing_causes(connection, batch)
 

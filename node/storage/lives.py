@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, StreamId
+from node.storage.audit import note
 from node.storage.batches import APPLIED, batch_at, hash_at
 from node.storage.context import Context
 from node.storage.engine import bulk, execute
 from node.storage.meta import get_meta, set_meta
 from node.storage.seen import present_name
 from node.storage.streams import StreamRow, advance_applied, advance_held, find_stream, reopen, stream_row
+from sync_engine.audit import Act
 from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, Settlement, encode_batch, encode_header, parse_header
 from sync_engine.certificates import Signer
 
@@ -36,7 +38,9 @@ def begin_life(connection: Connection, context: Context, epoch: Epoch, sign: Sig
     has sealed, so others look twice. What is pending is sealed next, before any history is taken."""
     set_meta(connection, EPOCH, epoch)
     set_meta(connection, AGAIN, epoch if again else "")
+    context.proven = context.speaks_as
     context.epoch, context.sign = epoch, sign
+    note(connection, context, Act.NEW_LIFE if again else Act.ROTATE, {"epoch": epoch})
 
 
 def is_begun(connection: Connection, epoch: Epoch) -> bool:
@@ -55,6 +59,18 @@ def settle_down(connection: Connection) -> None:
 
 
 # --- saying again ----------------------------------------------------------------------------------------------------
+
+
+def can_say_again(connection: Connection, context: Context, scope: str) -> bool:
+    """Whether nothing has been sealed in the present life that may have seen what is to be said again: standing before
+    it in one stream, it would wait for ever for what comes after it."""
+    found = execute(
+        connection,
+        "SELECT 1 FROM _batch JOIN _stream ON _stream.no = _batch.stream WHERE origin = ? AND epoch = ? AND scope = ?"
+        " AND NOT EXISTS (SELECT 1 FROM _repeat WHERE _repeat.batch = _batch.no) LIMIT 1",
+        (context.unit, context.epoch, scope),
+    )
+    return found.scalar() is None
 
 
 def give_way(connection: Connection, context: Context, row: StreamRow, upto: int) -> bool:

@@ -22,3 +22,7 @@ def set_meta(connection: Connection, key: str, value: str) -> None:
         "INSERT INTO _meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, value),
     )
+
+
+def drop_meta(connection: Connection, key: str) -> None:
+    execute(connection, "DELETE FROM _meta WHERE key = ?", (key,))

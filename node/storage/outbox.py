@@ -18,6 +18,7 @@ from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
+from node.storage.receipts import unconfirmed
 from node.storage.registries import current_registry, registry_for
 from node.storage.sealing import has_pending
 from node.storage.statements import digests_on_link
@@ -25,7 +26,7 @@ from node.storage.streams import find_stream, held_heads
 from sync_engine.batch import SealedBatch, parse_batch, withhold
 from sync_engine.exchange import digest_of
 from sync_engine.frames import CHAIN_MAX, Chain, ForkProof, Hello
-from sync_engine.names import is_shared, is_towards, unit_of
+from sync_engine.names import is_shared, is_towards, parent_of, unit_of
 from sync_engine.verify import PERSONAL
 
 
@@ -35,9 +36,10 @@ def hello_of(
     """How this node introduces itself on the link of ``child``, and what it holds of the scopes both share."""
     held = held_on_link(connection, context, child)
     registry = current_registry(connection, context)
+    lacks_receipt = unconfirmed(connection, child, other_end(context, child), held.values())
     hello = Hello(
         unit=context.unit,
-        epoch=context.epoch,
+        epoch=context.speaks_as[0],
         tree_id=context.tree_id,
         certificate_sha256=certificate,
         registry_version=(registry.version, registry.sha256),
@@ -46,12 +48,18 @@ def hello_of(
         digest=digest_of(
             held.values(),
             pending=has_pending(connection),
+            unconfirmed=context.unit if lacks_receipt else "",
             forked=(each.stream for each in forks(connection, child)),
             statements=digests_on_link(connection, child),
         ),
         software=f"dongbo {__version__}",
     )
     return hello, held
+
+
+def other_end(context: Context, child: UnitPath) -> UnitPath:
+    """Who is at the other end of the link of ``child``."""
+    return parent_of(child) or child if child == context.unit else child
 
 
 def held_on_link(connection: Connection, context: Context, child: UnitPath) -> dict[StreamId, Head]:

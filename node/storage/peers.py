@@ -1,4 +1,4 @@
-"""What this node knows of its parent and children: sessions, clocks, and what they said they hold.
+"""What this node knows of its parent and children: sessions, clocks, and what they have not signed for yet.
 
 Role: remember for people and for counting; a session never relies on it.
 Reach: storage tables.
@@ -6,14 +6,14 @@ Reach: storage tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from conflict.values import Head
-from node.storage.engine import bulk, execute
-from node.storage.streams import find_stream, on_link
+from conflict.values import Epoch, UnitPath
+from node.storage.engine import execute
+from node.storage.receipts import void
+from node.storage.streams import on_link
 from sync_engine.names import is_shared
 
 
@@ -43,8 +43,9 @@ def _set(connection: Connection, unit: str, assignments: str, values: tuple[obje
     execute(connection, f"UPDATE _peer SET {assignments} WHERE unit = ?", (*values, unit))
 
 
-def note_met(connection: Connection, unit: str, skew_ms: int) -> None:
-    """A peer introduced itself; its clock is this far ahead of ours."""
+def note_met(connection: Connection, unit: UnitPath, skew_ms: int, epoch: Epoch) -> None:
+    """A peer introduced itself in an epoch of its own; its clock is this far ahead of ours."""
+    void(connection, unit, epoch)
     _set(connection, unit, "clock_skew_ms = ?", (skew_ms,))
 
 
@@ -61,20 +62,8 @@ def note_fenced(connection: Connection, unit: str, reason: str) -> None:
     _set(connection, unit, "fenced = ?", (reason,))
 
 
-def note_holds(connection: Connection, unit: str, heads: Iterable[Head]) -> None:
-    """The peer said, in this session, that it holds these durably. A stream of which nothing has come here is not
-    noted: names cost a peer nothing."""
-    known = [(find_stream(connection, head.stream), head) for head in heads]
-    bulk(
-        connection,
-        "INSERT INTO _peer_head (unit, stream, seq, hash) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (unit, stream) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
-        [(unit, row.no, head.seq, head.hash) for row, head in known if row is not None],
-    )
-
-
 def behind(connection: Connection, peer: str, child: str) -> int:
-    """Batches held here, in scopes that travel on this link, that the peer has not said it holds."""
+    """Batches held here, in scopes that travel on this link, that no receipt of the peer names."""
     where, values = on_link(child)
     rows = execute(
         connection,

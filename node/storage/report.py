@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from conflict.values import level_of
+from conflict.values import UnitPath, level_of
 from node.messages import say
 from node.storage.batches import WAITING, batch_at
 from node.storage.brake import UNDOING, open_brakes
@@ -19,6 +19,7 @@ from node.storage.digests import ScopeDigest
 from node.storage.engine import execute
 from node.storage.inbox import missing_causes
 from node.storage.registries import current_registry, standing_of, waiting_versions
+from node.storage.revocations import cause, is_out
 from node.storage.streams import FROZEN, OPEN, REFUSED, StreamRow, streams
 from sync_engine.merge import ALIVE
 from sync_engine.names import is_held_by, unit_of
@@ -71,6 +72,8 @@ def _causes(connection: Connection, context: Context, row: StreamRow) -> list[st
     causes = [f"{head.stream} {head.seq}" for head in missing_causes(connection, found[2])]
     if (waiting := standing_of(connection, context, found[2])) is not None:
         causes.append(say(f"registry.cause.{waiting.standing}", version=waiting.version))
+    if (key := cause(connection, row, found[2].head)) is not None:
+        causes.append(key)
     return causes
 
 
@@ -148,6 +151,7 @@ def units(connection: Connection, context: Context) -> list[dict[str, Any]]:
             "has_node": unit in with_node,
             "invited_until_ms": None if unit in with_node else invited.get(unit),
             "within": is_held_by(unit, context.unit),
+            "revoked": is_out(connection, UnitPath(unit)),
         }
         for unit in sorted(known, key=lambda each: each.split(".")[::-1])
     ]

@@ -227,6 +227,7 @@ peer = _keyed(
     Column("fenced", Text),
 )
 
+# What a peer's receipts name, by stream.
 peer_head = _keyed(
     "_peer_head",
     Column("unit", Text, primary_key=True),
@@ -279,6 +280,19 @@ digest = _keyed(
     Column("columns", LargeBinary, nullable=False),
 )
 
+# What was done here, by whom: a chain of hashes, only ever added to.
+audit = Table(
+    "_audit",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("subject", Text, nullable=False),  # JSON: units, tables, numbers, files; never what a record says
+    Column("who", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
 # What nodes signed for all whom it concerns, as signed: heartbeats, handovers, revocations.
 statement = Table(
     "_statement",
@@ -299,6 +313,40 @@ statement = Table(
     Index("_statement_signer", "signer"),
     sqlite_autoincrement=True,
 )
+
+# What neighbours have signed that they hold; per scope the newest counts, and one that no scope needs goes.
+receipt = Table(
+    "_receipt",
+    metadata,
+    Column("no", Integer, primary_key=True),
+    Column("signer", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("came_ms", BigInteger, nullable=False),  # by the clock here
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Index("_receipt_signer", "signer"),
+    sqlite_autoincrement=True,
+)
+
+receipt_scope = _keyed(
+    "_receipt_scope",
+    Column("signer", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("receipt", Integer, nullable=False),
+)
+
+# What heartbeats name and what had not come with them: how long it has been lacking.
+named = _keyed(
+    "_named",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("since_ms", BigInteger, nullable=False),  # by the clock here
+)
+
+# Since when a unit is known to have a node: it should be heard of.
+heard = _keyed("_heard", Column("unit", Text, primary_key=True), Column("first_ms", BigInteger, nullable=False))
 
 
 def create_own_tables(connection: Connection) -> None:

@@ -64,6 +64,12 @@ def publish_root(
     set_meta(connection, "published", "1")
 
 
+def name_of(connection: Connection, unit: str) -> str | None:
+    """A unit's name, if it has come here."""
+    name: str | None = execute(connection, "SELECT name FROM _unit WHERE unit = ?", (unit,)).scalar()
+    return name
+
+
 def name_unit(connection: Connection, unit: str, name: str) -> None:
     """Write a unit's name into its scope."""
     execute(

@@ -158,6 +158,17 @@ def said(connection: Connection, tag: str, unit: str | None = None) -> list[Kept
     return [_kept(*row) for row in rows]
 
 
+def said_of(connection: Connection, tag: str, unit: UnitPath, epoch: Epoch, scope: Scope) -> Kept | None:
+    """The newest of one kind that a life of a unit has said of a scope."""
+    row = execute(
+        connection,
+        "SELECT tag, body, signature, came_ms FROM _statement"
+        " WHERE tag = ? AND unit = ? AND epoch = ? AND scope = ? ORDER BY no DESC",
+        (tag, unit, epoch, scope),
+    ).first()
+    return None if row is None else _kept(*row)
+
+
 def _kept(tag: str, body: bytes, signature: bytes, came_ms: int) -> Kept:
     statement = Statement(tag, body, signature)
     return Kept(statement, parse(statement), came_ms)

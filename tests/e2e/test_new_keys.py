@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import time
 from pathlib import Path
 
+import pytest
+
+from node import keys
 from node.keys import KeyStore
 from tests.e2e.conftest import CENTRE, DISTRICT, PROVINCE
 from tests.e2e.processes import Cluster, Home
+from tests.e2e.raw import Identity, Line, Refusal, exchange, hello_from
+from tests.pki import answer
 
 INSERT = "INSERT INTO member (unit, id, full_name, birth_date, sex) VALUES (?, ?, ?, '1990', 'nam')"
 
@@ -102,3 +109,103 @@ def test_a_lost_node_is_built_anew_on_another_machine(line: Cluster, tmp_path: P
     assert rebuilt.sql("SELECT name FROM _unit WHERE unit = ?", DISTRICT) == centre.sql(
         "SELECT name FROM _unit WHERE unit = ?", DISTRICT
     )
+
+
+def test_a_revoked_unit_is_shut_out_and_comes_back_by_invitation(line: Cluster) -> None:
+    centre, province, district = line[CENTRE], line[PROVINCE], line[DISTRICT]
+    line.start(CENTRE, PROVINCE)
+    enter(district, "1", "Nguyễn Thị Một")
+    district.sync()
+    province.sync()
+    done = province.json("revoke", DISTRICT, "--reason", "the machine was stolen")
+    assert done["unit"] == DISTRICT
+    assert len(done["epochs"]) == 1
+    enter(district, "2", "Kẻ Trộm")
+    refused = district.dongbo("sync", code=1)
+    assert "hue.vn has ended this key of phu-vang.hue.vn: the machine was stolen" in refused.err
+    assert "ask the parent unit" in refused.err
+    province.sync()
+    (child,) = [each for each in province.json("status")["children"] if each["unit"] == DISTRICT]
+    assert child["state"] == "revoked"
+    assert "revoked" in province.dongbo("units").out
+    assert "The key of phu-vang.hue.vn was revoked: the machine was stolen" in " ".join(
+        centre.dongbo("status").out.split()
+    )
+    assert names(centre) == names(province) == {"Nguyễn Thị Một"}
+    token = province.json("invite", "phu-vang", "--recover")["token"]
+    district.json("recover", "--from-parent", token)
+    enter(district, "3", "Chủ Cũ")
+    district.sync()
+    assert names(province) == {"Nguyễn Thị Một", "Kẻ Trộm", "Chủ Cũ"}, "what the approved machine holds, it vouches for"
+    (child,) = [each for each in province.json("status")["children"] if each["unit"] == DISTRICT]
+    assert child["state"] != "revoked"
+
+
+def test_without_its_ca_key_a_node_works_and_requests_wait_for_it(line: Cluster, tmp_path: Path) -> None:
+    province, district = line[PROVINCE], line[DISTRICT]
+    stick = tmp_path / "stick.key"
+    (province.path / "keys" / "ca.key").rename(stick)
+    line.start(CENTRE, PROVINCE)
+    done = district.json("rotate")
+    assert not done["certified"]
+    assert "CA key is kept elsewhere" in district.dongbo("rotate").err
+    enter(district, "1", "Nguyễn Thị Một")
+    assert "bring the CA key" in province.dongbo("status").out
+    refused = province.dongbo("invite", "huong-thuy", "--name", "Hương Thủy", code=1)
+    assert "the CA key of hue.vn is not here" in refused.err
+    assert province.dongbo("approve", code=1).complaint
+    assert [each["unit"] for each in province.json("approve", "--ca-key", str(stick))["certified"]] == [DISTRICT]
+    district.sync()
+    assert "Nguyễn Thị Một" in names(province)
+    assert all(epochs(province, DISTRICT).values())
+    assert len(epochs(province, DISTRICT)) == 2
+    province.dongbo("invite", "huong-thuy", "--name", "Hương Thủy", "--ca-key", str(stick))
+
+
+async def to_its_end(talk: Line) -> None:
+    while await talk.hear() is not None:
+        pass
+
+
+async def test_a_session_that_is_open_ends_soon_after_its_key_is_revoked(line: Cluster) -> None:
+    province, district = line[PROVINCE], line[DISTRICT]
+    line.start(PROVINCE)
+    began = time.monotonic()
+    async with exchange(province.port, PROVINCE, Identity.at(district)) as talk:
+        await talk.say(hello_from(district, digest=b"\0" * 32))  # not in step: the session goes on
+        assert await talk.hear() is not None
+        await asyncio.to_thread(province.json, "revoke", DISTRICT, "--reason", "stolen in the night")
+        with pytest.raises(Refusal, match="stolen in the night") as ended:
+            await to_its_end(talk)
+    assert ended.value.fault.code == "Revoked"
+    assert time.monotonic() - began < 60
+
+
+def test_a_second_key_is_shown_to_the_unit_itself_and_to_those_above(line: Cluster, tmp_path: Path) -> None:
+    """Somebody with the province's CA key, and not its node key, certifies a node of the district."""
+    centre, province, district = line[CENTRE], line[PROVINCE], line[DISTRICT]
+    thief = Home(tmp_path / "thief", DISTRICT)
+    thief.path.mkdir()
+    waiting = keys.request(thief.path, DISTRICT, with_ca=False)
+    stolen = KeyStore.load(province.path)
+    KeyStore.install(thief.path, *answer(stolen, waiting), stolen.tree_id)
+    shutil.copy(district.database, thief.database)
+    shutil.copy(district.path / "node.toml", thief.path)
+    line.start(CENTRE, PROVINCE)
+    enter(thief, "1", "Người Giả")
+    thief.dongbo("sync", code=None)
+    assert epochs(province, DISTRICT)[waiting.epoch] is False
+    district.sync()
+    province.sync()
+    assert names(province) == names(centre) == set()
+    assert "SECOND KEY: somebody has certified another key in the name of this unit" in said(district)
+    assert "SECOND KEY: a second key of phu-vang.hue.vn has come that the first did not sign" in said(centre)
+    assert province.json("status")["quarantined"] > 0
+    enter(district, "2", "Người Thật")
+    district.sync()
+    assert names(province) == {"Người Thật"}
+
+
+def said(home: Home) -> str:
+    """What status tells a person, in one line."""
+    return " ".join(home.dongbo("status").out.split())

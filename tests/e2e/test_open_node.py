@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import Connection
@@ -22,13 +23,15 @@ async def test_what_the_journal_keeps_and_notes_is_as_node_toml_says(line: Clust
     settings = path_of(line[CENTRE].path)
     text = settings.read_text(encoding="utf-8")
     assert ("journal_days = 400" in text, "overwritten_hours = 24" in text) == (True, True)
-    text = text.replace("journal_days = 400", "journal_days = 30").replace(
-        "overwritten_hours = 24", "overwritten_hours = 2"
-    )
+    assert ("heartbeat_hours = 24" in text, "withheld_hours = 24" in text) == (True, True)
+    changes = {"journal_days": 30, "overwritten_hours": 2, "heartbeat_hours": 6, "withheld_hours": 12}
+    for key, value in changes.items():
+        text = re.sub(rf"(?m)^{key} = \d+", f"{key} = {value}", text)
     settings.write_text(text, encoding="utf-8")
     node = await Node.open(line[CENTRE].path)
     try:
         assert (node.context.journal_days, node.context.overwritten_hours) == (30, 2)
+        assert (node.context.heartbeat_hours, node.context.withheld_hours) == (6, 12)
     finally:
         await node.close()
 

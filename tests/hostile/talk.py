@@ -19,25 +19,26 @@ from node.storage.batches import hash_at, lacking
 from node.storage.certificates import keep_path
 from node.storage.inbox import Taken, refuse, take, take_proof, verify
 from node.storage.outbox import batch_beside, branch_from, chain_of, hello_of
+from node.storage.receipts import draw, keep
+from node.storage.statements import keep_all
 from node.storage.streams import find_stream
 from sync_engine.batch import parse_batch
+from sync_engine.branches import ShipBranch, TellChain
 from sync_engine.errors import BadCertificate, BadSignature, RemoteFault, ReplicationError, RuleBroken
 from sync_engine.exchange import (
     Effect,
     Exchange,
     Finish,
     PeerForked,
-    PeerHolds,
     PeerMet,
     Prove,
     Send,
     Ship,
-    ShipBranch,
     Store,
     StoreCertificates,
-    TellChain,
 )
 from sync_engine.frames import Ack, BatchFrame, HeadsFrame, Hello, decode, encode
+from sync_engine.telling import KeepReceipt, KeepStatements, SignReceipt
 from tests.hostile import forged, surgery, unsigned
 from tests.hostile.corpus import ABOVE, CHILD, Corpus
 from tests.hostile.unsigned import Mutant
@@ -81,15 +82,16 @@ class Talk:
                     for spans in scopes:
                         lacking(self.connection, spans)
                     self.perform(self.exchange.on_shipped())
-                case PeerHolds(heads):
-                    peers.note_holds(self.connection, self.child, heads)
+                case KeepStatements() | SignReceipt() | KeepReceipt():
+                    self._tell(effect)
                 case PeerForked(theirs):
                     batch_beside(self.connection, theirs)
                 case Prove(proof):
                     with suppress(RemoteFault):
                         take_proof(self.connection, self.node.context, proof)
                 case PeerMet(hello):
-                    peers.note_met(self.connection, self.child, hello.time_ms - self.node.context.now_ms())
+                    skew_ms = hello.time_ms - self.node.context.now_ms()
+                    peers.note_met(self.connection, UnitPath(self.child), skew_ms, hello.epoch)
                 case Finish():
                     self.finished += 1
                 case _:
@@ -102,13 +104,26 @@ class Talk:
                 self.perform(self.exchange.on_branch_shipped(chain.stream))
             case TellChain(stream):
                 if (chain := chain_of(self.connection, stream)) is not None:
-                    self.exchange.on_chain_told()
+                    self.exchange.branches.on_chain_told()
                     self.perform([Send(chain)])
 
     def _keep(self, paths: tuple[tuple[bytes, ...], ...]) -> None:
         for path in paths:
             with suppress(BadCertificate, RemoteFault):
                 keep_path(self.connection, path, self.node.context.tree_id)
+
+    def _tell(self, effect: KeepStatements | SignReceipt | KeepReceipt) -> None:
+        hello, child, context = self.exchange.peer_hello, UnitPath(self.child), self.node.context
+        match effect:
+            case KeepStatements(statements):
+                keep_all(self.connection, context, statements)
+            case SignReceipt(scopes):
+                self.sent_bytes += len(draw(self.connection, context, child, child, scopes).body)
+                self.perform(self.exchange.on_receipt_sent())
+            case KeepReceipt(receipt) if hello is not None:
+                with suppress(RemoteFault):
+                    keep(self.connection, context, child, (child, hello.epoch), receipt)
+                self.perform(self.exchange.on_receipt_kept())
 
     def _check_ack(self, ack: Ack) -> None:
         self.acks += 1

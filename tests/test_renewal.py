@@ -1,0 +1,286 @@
+"""Certificates anew between whole nodes: what is granted, what is refused, and that a lost answer is given again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from dongbo.v1 import sync_pb2
+
+from conflict.values import Epoch
+from node import authority, keys, renewal
+from node.config import Config, load, save
+from node.enrolment import certify_waiting
+from node.keys import CaKeyAway, KeyFault, KeyStore
+from node.local import Node
+from node.storage import revocations
+from node.storage.certificates import is_accepted, path_of
+from node.storage.certifications import waiting
+from sync_engine.batch import epoch_to_wire
+from sync_engine.errors import BadCertificate, BadSignature, Cloned, NotCertifiedYet, RemoteFault, Revoked
+from sync_engine.handover import key_hash
+from sync_engine.statements import HANDOVER, Handover, body_of
+from tests.lives import Family
+
+D, P, C = "phu-vang.hue.vn", "hue.vn", "vn"
+NOW = datetime.now(UTC)
+NEAR_ITS_END = datetime(2055, 1, 1, tzinfo=UTC)
+
+
+@pytest_asyncio.fixture
+async def family(tmp_path: Path) -> AsyncIterator[Family]:
+    made = await Family.made(tmp_path / "family")
+    yield made
+    await made.close()
+
+
+async def ask(child: Node, parent: Node, request: bytes) -> bytes:
+    return await renewal.answer(parent, child.keys.certified, request)
+
+
+class Later(datetime):
+    """The parent's clock, years after it certified this child."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime(2030, 1, 1, tzinfo=tz)
+
+
+async def test_a_certificate_that_nears_its_end_is_renewed_and_keeps_its_key(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "datetime", Later)
+    child, parent = family.nodes[D], family.nodes[P]
+    assert not renewal.is_due(child, NOW)
+    assert renewal.is_due(child, NEAR_ITS_END)
+    before = child.keys
+    request = renewal.request_of(child)
+    await renewal.install(child, request, await ask(child, parent, request))
+    assert child.keys.key.public_key() == before.key.public_key()
+    assert (child.keys.epoch, child.context.epoch) == (before.epoch, before.epoch)
+    assert child.keys.certified.not_after > before.certified.not_after
+    assert KeyStore.load(child.home).node_path == child.keys.node_path
+    assert await parent.database.read(path_of, child.keys.unit, before.epoch) == child.keys.node_path
+    child.renewal_asked = NEAR_ITS_END
+    assert not renewal.is_due(child, NEAR_ITS_END), "a clock that is decades wrong asks once a day"
+
+
+async def test_the_root_renews_itself(family: Family) -> None:
+    root = family.nodes[C]
+    before = root.keys
+    assert not await renewal.certify_root(root, NOW)
+    assert await renewal.certify_root(root, NEAR_ITS_END)
+    assert (root.keys.epoch, root.keys.key.public_key()) == (before.epoch, before.key.public_key())
+    assert root.keys.certified.not_after > before.certified.not_after
+
+
+async def begun(family: Family, name: str = D) -> Node:
+    node = family.nodes[name]
+    await node.begin_life(node.context.epoch, again=False)
+    return node
+
+
+async def test_a_lost_answer_is_given_again(family: Family) -> None:
+    child, parent = await begun(family), family.nodes[P]
+    first = await ask(child, parent, renewal.request_of(child))
+    again = renewal.request_of(child)  # signed anew: other bytes
+    assert await ask(child, parent, again) == first
+    await renewal.install(child, again, first)
+    assert keys.pending(child.home) is None
+    assert child.keys.epoch == child.context.epoch
+
+
+async def test_one_key_is_followed_by_one_key(family: Family) -> None:
+    child, parent = await begun(family), family.nodes[P]
+    await ask(child, parent, renewal.request_of(child))
+    keys.request(child.home, D, with_ca=False, fresh=True)  # another life of the same key: a copied home
+    with pytest.raises(Cloned, match="copy of one that has gone on") as refused:
+        await ask(child, parent, renewal.request_of(child))
+    assert "recover --from-parent" in refused.value.hint
+
+
+Spoil = Callable[[sync_pb2.RenewRequest, Node, Family], None]
+
+
+def of_another_unit(wire: sync_pb2.RenewRequest, child: Node, family: Family) -> None:
+    del family
+    key = authority.new_key()
+    wire.node_request = authority.node_request("huong-thuy.hue.vn", f"{wire.epoch:016x}", key)
+
+
+def of_another_key(wire: sync_pb2.RenewRequest, child: Node, family: Family) -> None:
+    """The handover is good, and to a key that the request does not prove."""
+    wire.node_request = authority.node_request(D, f"{wire.epoch:016x}", authority.new_key())
+
+
+def signed_by_the_new_key(wire: sync_pb2.RenewRequest, child: Node, family: Family) -> None:
+    waiting_life = keys.pending(child.home)
+    assert waiting_life is not None
+    wire.handover.signature = waiting_life.signer()(HANDOVER, wire.handover.body)
+
+
+def without_a_handover(wire: sync_pb2.RenewRequest, child: Node, family: Family) -> None:
+    wire.ClearField("handover")
+
+
+def by_the_parent_itself(wire: sync_pb2.RenewRequest, child: Node, family: Family) -> None:
+    """As the parent would sign for a recovery, offered by the child."""
+    parent, waiting_life = family.nodes[P].keys, keys.pending(child.home)
+    assert waiting_life is not None
+    body = body_of(
+        Handover(
+            tree_id=parent.tree_id,
+            unit=child.keys.unit,
+            epoch=waiting_life.epoch,
+            key_sha256=key_hash(waiting_life.key.public_key()),
+            signer=parent.unit,
+            signer_epoch=parent.epoch,
+            time_ms=1,
+        )
+    )
+    wire.handover.body, wire.handover.signature = body, child.keys.signer()(HANDOVER, body)
+
+
+def under_the_old_epoch(wire: sync_pb2.RenewRequest, child: Node, family: Family) -> None:
+    """A new key without a new epoch."""
+    wire.epoch = epoch_to_wire(child.keys.epoch)
+    wire.node_request = authority.node_request(D, child.keys.epoch, authority.new_key())
+
+
+SPOILED: dict[str, Spoil] = {
+    function.__name__.replace("_", " "): function
+    for function in (
+        of_another_unit,
+        of_another_key,
+        signed_by_the_new_key,
+        without_a_handover,
+        by_the_parent_itself,
+        under_the_old_epoch,
+    )
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+async def test_a_request_that_proves_too_little_is_refused_and_changes_nothing(family: Family, spoil: Spoil) -> None:
+    child, parent = await begun(family), family.nodes[P]
+    wire = sync_pb2.RenewRequest.FromString(renewal.request_of(child))
+    spoil(wire, child, family)
+    with pytest.raises(RemoteFault) as refused:
+        await ask(child, parent, wire.SerializeToString())
+    assert isinstance(refused.value, BadCertificate | BadSignature) or refused.value.code in ("Malformed", "OutOfScope")
+    assert family.sql(P, "SELECT count(*) FROM _node_key WHERE unit = ?", D) == [(1,)]
+    good = renewal.request_of(child)
+    await renewal.install(child, good, await ask(child, parent, good))
+
+
+# --- without the CA key ----------------------------------------------------------------------------------------------
+
+
+def take_away(node: Node, stick: Path) -> None:
+    (node.home / "keys" / "ca.key").rename(stick)
+
+
+async def test_a_node_starts_and_works_without_its_ca_key(family: Family, tmp_path: Path) -> None:
+    parent = family.nodes[P]
+    take_away(parent, tmp_path / "ca.key")
+    assert KeyStore.load(parent.home).epoch == parent.keys.epoch
+    with pytest.raises(CaKeyAway, match=r"the CA key of hue\.vn is not here"):
+        KeyStore.load(parent.home).require_ca()
+    family.enter(D, D, "1", "Nguyễn Văn An")
+    await family.rounds(2)
+    assert family.sql(C, "SELECT id FROM member") == [("1",)]
+
+
+async def test_requests_wait_for_the_ca_key_and_the_last_one_is_certified(family: Family, tmp_path: Path) -> None:
+    child, parent = await begun(family), family.nodes[P]
+    take_away(parent, tmp_path / "ca.key")
+    for _ in range(2):
+        with pytest.raises(NotCertifiedYet):
+            await ask(child, parent, renewal.request_of(child))
+        keys.request(child.home, D, with_ca=False, fresh=True)
+    last = renewal.request_of(child)
+    with pytest.raises(NotCertifiedYet):
+        await ask(child, parent, last)
+    (asked,) = await parent.database.read(waiting)
+    brought = KeyStore.load(parent.home, tmp_path / "ca.key")
+    assert await parent.database.write(certify_waiting, parent.context, brought, asked)
+    await renewal.install(child, last, await ask(child, parent, last))
+    assert await parent.database.read(waiting) == []
+
+
+async def test_a_ca_key_on_a_disk_that_is_put_in_is_used_at_once(family: Family, tmp_path: Path) -> None:
+    parent = family.nodes[P]
+    (tmp_path / "stick").mkdir()
+    take_away(parent, tmp_path / "ca.key")
+    config = load(parent.home)
+    save(parent.home, Config(**{**_settings(config), "ca_key": str(tmp_path / "stick" / "ca.key")}))
+    await parent.close()
+    parent = await family.open(P)
+    child = await begun(family)
+    with pytest.raises(NotCertifiedYet):
+        await ask(child, parent, renewal.request_of(child))
+    (tmp_path / "ca.key").rename(tmp_path / "stick" / "ca.key")
+    request = renewal.request_of(child)
+    await renewal.install(child, request, await ask(child, parent, request))
+    assert child.keys.epoch == child.context.epoch
+
+
+def _settings(config: Config) -> dict[str, object]:
+    return {name: getattr(config, name) for name in Config.__dataclass_fields__}
+
+
+async def test_a_ca_key_of_somebody_else_is_refused(family: Family, tmp_path: Path) -> None:
+    parent = family.nodes[P]
+    take_away(parent, tmp_path / "ca.key")
+    with pytest.raises(KeyFault, match=r"not those of hue\.vn"):
+        KeyStore.load(parent.home, family.home(C) / "keys" / "ca.key")
+
+
+# --- revoked ---------------------------------------------------------------------------------------------------------
+
+
+async def revoke(family: Family, unit: str = D, *, keep_present: bool = False) -> list[Epoch]:
+    parent = family.nodes[P]
+    return await parent.database.write(
+        revocations.revoke, parent.context, parent.keys, unit, "stolen", keep_present=keep_present
+    )
+
+
+async def test_a_revoked_key_gets_no_certificate(family: Family) -> None:
+    child, parent = await begun(family), family.nodes[P]
+    await revoke(family)
+    with pytest.raises(Revoked, match="stolen"):
+        await ask(child, parent, renewal.request_of(child))
+
+
+async def test_who_had_merged_more_than_the_parent_held_vouches_for_it_with_its_next_edit(family: Family) -> None:
+    """The commune below the stolen district had more of it than the province, and goes on below its new node."""
+    below = "a.phu-vang.hue.vn"
+    family.enter(D, below, "9", "Lê Văn Chín")
+    await family.sync(below)  # from the district straight to the commune, not to the province
+    assert family.sql(below, "SELECT id FROM member") == [("9",)]
+    await revoke(family)
+    await family.lose(D)
+    await family.rounds(3)
+    assert family.sql(P, "SELECT id FROM member") == [], "nobody whose key is good has said that it saw this"
+    family.edit(below, below, "9", note="thấy rồi")
+    await family.rounds(4)
+    for name in (C, P, D):
+        assert family.sql(name, "SELECT id, note FROM member") == [("9", "thấy rồi")], name
+    digests = await family.digests(below)
+    assert len(set(digests.values())) == 1, digests
+
+
+async def test_only_the_keys_before_the_present_one_are_ended(family: Family) -> None:
+    old = family.nodes[D].keys.epoch
+    await begun(family)
+    await family.rounds(2)
+    assert family.nodes[D].keys.epoch != old
+    assert await revoke(family, keep_present=True) == [old]
+    family.enter(D, D, "1", "Nguyễn Văn An")
+    await family.rounds(2)
+    assert family.sql(C, "SELECT id FROM member") == [("1",)]
+    assert await family.nodes[C].database.read(is_accepted, family.nodes[D].keys.unit, old)
