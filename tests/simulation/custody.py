@@ -81,7 +81,7 @@ class Custody:
             certified = verify_node_path(path, parent.context.tree_id)
             parent.write(renewal.meet, parent.context, parent.keys, certified)  # type: ignore[arg-type]
 
-    def _install(self, node: Process, life: Identity, said: Statement) -> None:
+    def _install(self, node: Process, life: Identity, said: Statement | None) -> None:
         former = node.keys.epoch
         node.write(adopt, node.context, life.path, said)
         node.install(life)
@@ -104,7 +104,8 @@ class Custody:
         above = [each for each in self.machines(str(parent_of(node.unit))) if each.is_up]
         if node.keys.waiting and node.is_up and above:
             life = node.keys.sealing
-            self._install(node, life, self._vouch(self.rng.choice(above), life))
+            self._vouch(self.rng.choice(above), life)
+            self._install(node, life, None)
             self.count("approved")
             self.say(f"the operator approves {node.name}")
 
@@ -120,11 +121,9 @@ class Custody:
         self.say(f"{node.name} is rebuilt from nothing: {former[:4]} becomes {node.keys.epoch[:4]}")
         return True
 
-    def _vouch(self, parent: Process, life: Identity) -> Statement:
+    def _vouch(self, parent: Process, life: Identity) -> None:
         """A parent signs for a child's life, and keeps its certificate."""
-        said = handover(parent, life, parent.keys.certified)
-        parent.write(vouched, parent.context, life.path, said)
-        return said
+        parent.write(vouched, parent.context, life.path, handover(parent, life, parent.keys.certified))
 
 
 def handover(signer: Process, life: Identity, by: Identity) -> Statement:
@@ -159,8 +158,9 @@ def vouched(connection: Connection, context: Context, path: Path, said: Statemen
     keep(connection, context, said)
 
 
-def adopt(connection: Connection, context: Context, path: Path, said: Statement) -> None:
+def adopt(connection: Connection, context: Context, path: Path, said: Statement | None) -> None:
     """What others need to accept a new life is on the disk before it is lived in."""
     certified = keep_path(connection, path, context.tree_id)
-    keep(connection, context, said)
+    if said is not None:
+        keep(connection, context, said)
     mark_mine(connection, certified)

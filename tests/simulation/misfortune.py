@@ -170,6 +170,7 @@ class Misfortune:
             self.count("restored and alone")
         self.say(f"{name} is restored from an old copy")
         node.restore(image.files)
+        node.is_blank = False
         self._goes_back(node, image.truth.copy(), image.followed.copy())
 
     def _goes_back(self, node: Process, truth: NodeTruth, followed: Followed) -> None:
