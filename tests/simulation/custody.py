@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from conflict.values import UnitPath
 from node import renewal
-from node.storage.certificates import keep_path, mark_mine, path_of
+from node.storage.certificates import epoch_of, keep_path, mark_mine, path_of
 from node.storage.context import Context
 from node.storage.statements import keep
 from sync_engine.certificates import verify_node_path
@@ -148,8 +148,7 @@ def grant(connection: Connection, context: Context, present: Path, path: Path, s
     """A parent certifies the life that comes after the one that a child calls with. Raises Cloned."""
     caller = keep_path(connection, present, context.tree_id)
     life = verify_node_path(path, context.tree_id)
-    assert life.epoch is not None
-    renewal._check_may_follow(connection, context, caller, life.epoch)
+    renewal.check_may_follow(connection, caller.unit, epoch_of(caller), epoch_of(life))
     vouched(connection, context, path, said)
 
 
