@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -495,33 +495,3 @@ async def test_a_peer_that_is_refused_without_end_does_not_fill_the_record(offic
     peers = [subject["peer"] for act, subject, _, _ in await office.acts() if act == "batch-refused"]
     assert 10 < peers.count("hue.vn") < 40
     assert peers.count("da-nang.vn") == 1
-
-
-async def test_the_command_shows_the_last_records_those_since_a_day_and_proves_them(office: Office) -> None:
-    for _ in range(120):
-        await auditing.record(office.node, Act.START)
-    shown = await office.do("audit")
-    assert (len(shown["records"]), shown["more"]) == (100, True)
-    assert len((await office.do("audit", all=True))["records"]) == 121
-    today, tomorrow = datetime.now(), datetime.now() + timedelta(days=1)  # noqa: DTZ005 - a day of this place
-    assert len((await office.do("audit", since=today.strftime("%d/%m/%Y")))["records"]) == 121
-    assert (await office.do("audit", since=tomorrow.strftime("%Y-%m-%d")))["records"] == []
-    with pytest.raises(BadInput):
-        await office.do("audit", since="hôm qua")
-    proof = (await office.do("audit", verify=True))["proof"]
-    assert (proof["ok"], proof["records"], proof["faults"]) == (True, 121, [])
-    assert (await office.do("audit", verify=True, head=proof["head"]))["proof"]["ok"]
-    await office.sql("DELETE FROM _audit WHERE no > 100")
-    cut = (await office.do("audit", verify=True, head=proof["head"]))["proof"]
-    assert not cut["ok"]
-    assert [each["verdict"] for each in cut["anchors"]] == ["cut"]
-    for nonsense in ("x", "1:zz", "-1:" + "00" * 32, "99:ab"):
-        with pytest.raises(BadInput):
-            await office.do("audit", verify=True, head=nonsense)
-
-
-def test_every_act_has_its_words() -> None:
-    from node.messages import say
-
-    for act in Act:
-        assert say(f"audit.{act}")

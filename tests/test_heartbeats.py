@@ -16,6 +16,7 @@ from node.cli.views import _confirmed, attention
 from node.commands import state
 from node.config import Config
 from node.storage import outbox, statements
+from node.storage.context import Context
 from node.storage.heartbeats import due
 from node.storage.statements import Kept, said
 from sync_engine.statements import HEARTBEAT, Heartbeat
@@ -70,11 +71,11 @@ def unit_of_status(node: WorldNode, unit: str) -> dict[str, Any]:
 def withholding(world: World, unit: str, from_above: str, *, heartbeats_too: bool = False) -> Iterator[None]:
     """The node of ``from_above`` does not tell its parent of what ``unit`` makes from now on."""
     with world.node(from_above).read() as connection:
-        told = outbox.held_on_link(connection, UnitPath(from_above))
+        told = outbox.held_on_link(connection, world.node(from_above).context, UnitPath(from_above))
     held, link_said, said_on_link = outbox.held_on_link, statements.digests_on_link, statements.for_link
 
-    def fewer(connection: Connection, child: UnitPath) -> dict[StreamId, Head]:
-        found = held(connection, child)
+    def fewer(connection: Connection, context: Context, child: UnitPath) -> dict[StreamId, Head]:
+        found = held(connection, context, child)
         if child != from_above:
             return found
         return {each: told.get(each, head) if each.origin == unit else head for each, head in found.items()}

@@ -20,8 +20,8 @@ link, unit = sys.argv[1:3]
 sys.argv[1:] = sys.argv[3:]
 honest, told = outbox.held_on_link, {}
 
-def held_on_link(connection, child):
-    found = honest(connection, child)
+def held_on_link(connection, context, child):
+    found = honest(connection, context, child)
     if child != link:
         return found
     return {stream: told.setdefault(stream, head) if stream.origin == unit else head for stream, head in found.items()}
