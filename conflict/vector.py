@@ -46,6 +46,10 @@ class Vector:
         """This vector with later heads put in place."""
         return Vector({**self.entries, **{head.stream: (head.seq, head.hash) for head in heads}}, self.also)
 
+    def with_also(self, heads: Iterable[Head]) -> Vector:
+        """This vector with single batches beside it."""
+        return Vector(self.entries, self.also | frozenset(heads))
+
     def joined(self, later: Vector) -> Vector:
         """This vector with a later one put in place."""
         return Vector({**self.entries, **later.entries}, self.also | later.also)

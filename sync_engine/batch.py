@@ -242,7 +242,7 @@ def _check_sizes(header: BatchHeader) -> None:
     packed = sum(column.compressed_size for section in header.sections for column in section.columns)
     if (
         header.entries > limits.ENTRIES_MAX
-        or (header.entries < 1 and header.settles is None)
+        or (header.entries < 1 and header.settles is None and header.repeats is None)
         or any(not section.rows for section in header.sections)
     ):
         raise LimitExceeded(f"a batch holds 1 to {limits.ENTRIES_MAX} entries and no empty section")

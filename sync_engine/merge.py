@@ -181,7 +181,9 @@ def merge_key(
 ) -> MergedKey:
     """Merge the entries of one batch into one key's states, which are changed in place. ``former``: what its origin had
     sealed of the key in other lives, where this batch may say some of it again."""
-    seen = batch.seen.updated([batch.dot])  # within a batch a later entry has seen the earlier ones
+    # Within a batch a later entry has seen the earlier ones; not all that stands before it in its stream, where it says
+    # again what another life has said.
+    seen = batch.seen.with_also([batch.dot])
     merged: list[EntryView] = []
     for entry in _in_order(entries):
         state = states.get(entry.identity)

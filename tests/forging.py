@@ -122,14 +122,15 @@ class Stream:
         signature = self.world.tree.node(self.origin, self.epoch).signer("batch", header_bytes)
         return parse_batch(encode_batch(header_bytes, signature, chunks))
 
-    def certify(self, *nodes: WorldNode) -> Stream:
-        """Give the origin's certificate to nodes, and for a later life what its first key has signed for it."""
+    def certify(self, *nodes: WorldNode, signed: bool = True) -> Stream:
+        """Give the origin's certificate to nodes, and for a later life what its first key has signed for it, unless it
+        is to be one that the first key knows nothing of."""
         made, first = self.world.tree.node(self.origin, self.epoch), self.world.tree.node(self.origin, EPOCH)
         tree_id = self.world.tree.tree_id
         for node in nodes:
             with node.write() as connection:
                 certified = keep_path(connection, made.path, tree_id)
-                if self.epoch == EPOCH:
+                if self.epoch == EPOCH or not signed:
                     continue
                 keep_path(connection, first.path, tree_id)
                 said = Handover(

@@ -364,7 +364,7 @@ def unseen_batches(connection: Connection, incoming: Incoming) -> list[int]:
     """Local numbers of batches applied here that the incoming one's writer had not merged."""
     nos: list[int] = []
     for row in streams(connection, incoming.head.stream.scope):
-        if row.applied is None or row.stream == incoming.head.stream:
+        if row.applied is None:
             continue
         seq, _digest = incoming.seen.entries.get(row.stream, (0, b""))
         if row.applied.seq > seq:

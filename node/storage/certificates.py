@@ -102,13 +102,14 @@ def may_be_followed(connection: Connection, unit: UnitPath, epoch: Epoch, by: Ep
 
 def followers_of(connection: Connection, unit: UnitPath, epoch: Epoch) -> set[Epoch]:
     """The epochs that have followed one, as far as statements tell: its key handed over to them, or the parent signed
-    for them later than for it. By this a node finds that it is not the newest of its unit; it decides nothing else."""
+    for them later than for it (which cannot be told while what it signed for this one has not come). By this a node
+    finds that it is not the newest of its unit; it decides nothing else."""
     proven = _proven(connection, unit)
     signed = {each.epoch: each.time_ms for each in proven}
     return {
         each.epoch
         for each in proven
-        if (each.signer_epoch == epoch if not is_by_parent(each) else each.time_ms > signed.get(epoch, 0))
+        if (each.signer_epoch == epoch if not is_by_parent(each) else each.time_ms > signed.get(epoch, each.time_ms))
     }
 
 

@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 from sqlalchemy import Connection
 
-from conflict.values import StreamId
 from node.storage.batches import undamaged
 from node.storage.context import Context
 from node.storage.engine import execute
@@ -37,7 +36,7 @@ def former_entries(
     """What the origin of a batch sealed of the same rows in other lives, and is merged here (``merged``: of that, the
     batches of these local numbers); one batch in memory at a time. Batches that are damaged or not readable here are
     passed over: they were merged when they were not."""
-    nos = [no for no in _candidates(connection, header.stream, again=header.again) if merged is None or no in merged]
+    nos = [no for no in _candidates(connection, header) if merged is None or no in merged]
     wanted = {section.table.name: set(section.ids) for section in sections} if nos else {}
     for section in sections if nos else ():
         wanted[section.table.name] |= set(section.ids)
@@ -61,17 +60,22 @@ def former_entries(
     return found
 
 
-def _candidates(connection: Connection, stream: StreamId, *, again: bool) -> list[int]:
-    """Local numbers of merged batches of the origin's other lives in this scope that may say the same."""
+def _candidates(connection: Connection, header: BatchHeader) -> list[int]:
+    """Local numbers of merged batches of the origin in this scope that may say the same: of its other lives, and of
+    this one where two branches are said again in it."""
+    stream = header.stream
     lives = execute(
-        connection,
-        "SELECT no FROM _stream WHERE origin = ? AND scope = ? AND epoch <> ?",
-        (stream.origin, stream.scope, stream.epoch),
-    ).scalars()
+        connection, "SELECT no, epoch FROM _stream WHERE origin = ? AND scope = ?", (stream.origin, stream.scope)
+    ).all()
     nos: list[int] = []
-    for no in lives.all():
-        which = "" if again else " AND again = 1"
+    for no, epoch in lives:
+        is_this = epoch == stream.epoch
+        if is_this and not header.again:
+            continue
+        which = " AND again = 1" if is_this or not header.again else ""
         nos += execute(
-            connection, f"SELECT no FROM _batch WHERE stream = ? AND state = 'applied'{which} ORDER BY no", (no,)
+            connection,
+            f"SELECT no FROM _batch WHERE stream = ? AND state = 'applied'{which} AND NOT (? AND seq = ?)",
+            (no, is_this, header.seq),
         ).scalars()
     return sorted(nos)

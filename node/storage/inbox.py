@@ -27,7 +27,7 @@ from node.storage.batches import (
     registry_at,
     settlement_of,
 )
-from node.storage.certificates import path_of
+from node.storage.certificates import is_accepted, path_of
 from node.storage.context import Context
 from node.storage.damaged import is_noted, note, put_back, waiting_at
 from node.storage.engine import execute
@@ -218,7 +218,7 @@ def _take_own_branch(connection: Connection, context: Context, row: StreamRow, b
     header = batch.header
     name = present_name(connection, header.prev)
     follows = header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev
-    if not (follows or name):
+    if not (follows or name) or not is_accepted(connection, context.unit, header.stream.epoch):
         return Outcome(Taken.GAP, row.held, Applied())
     if not can_say_again(connection, context, header.stream.scope):
         # While the present key waits for its certificate no other can follow it: the branch has to come again.

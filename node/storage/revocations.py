@@ -130,15 +130,15 @@ def why_not(connection: Connection, row: StreamRow, head: Head) -> str | None:
     ended = revocations_of(connection, stream.origin, stream.epoch)
     if not ended:
         return None
-    cut = _cut(connection, row, ended)
+    cut = _cut(connection, row, ended, head)
     return None if head.seq <= cut or head.seq <= _reach(connection, stream)[stream] else "revoked"
 
 
-def _cut(connection: Connection, row: StreamRow, ended: list[Revocation]) -> int:
-    """Up to which number the parent accepts what is held here: what the batch that it names ends. Nothing, while that
-    one has not come: whoever has the key could have signed what stands below it since."""
+def _cut(connection: Connection, row: StreamRow, ended: list[Revocation], coming: Head | None = None) -> int:
+    """Up to which number the parent accepts what is held here, or is ``coming``: what the batch that it names ends.
+    Nothing, while that one has not come: whoever has the key could have signed what stands below it since."""
     cut = cut_of(row.stream, ended)
-    while cut is not None and hash_at(connection, row.no, cut.seq) != cut.hash:
+    while cut is not None and cut != coming and hash_at(connection, row.no, cut.seq) != cut.hash:
         cut = before_named(connection, cut)
     return 0 if cut is None else cut.seq
 

@@ -47,7 +47,8 @@ KEPT_AT_ONCE = 25
 """So many are proven and kept in one transaction: some milliseconds each on a small PC."""
 
 SAID_MAX = 20_000
-"""Of one signer: its scopes by its epochs. Names cost it nothing, room here does."""
+"""Of one signer and one kind: its scopes by its epochs. Names cost it nothing, room here does; and signs of life must
+leave room for the word that a key has been stolen."""
 
 KEPT: dict[str, list[Callable[[Connection, Context, Any], None]]] = {}
 """By tag, what else happens when a statement that was not known is kept, in its transaction. Whoever raises a
@@ -106,7 +107,8 @@ def _keep(
             raise BadCertificate(f"no certificate of {signer[0]} has come for what it says")
         proven[signer] = verify_node_path(path, context.tree_id)
     check_signed(statement, said, proven[signer])
-    count = execute(connection, "SELECT count(*) FROM _statement WHERE signer = ?", (signer[0],)).scalar_one()
+    sql = "SELECT count(*) FROM _statement WHERE signer = ? AND tag = ?"
+    count = execute(connection, sql, (signer[0], statement.tag)).scalar_one()
     if count >= SAID_MAX:
         raise RemoteFault(f"{signer[0]} says more than is kept of one unit")
     _insert(connection, context, statement, said)
