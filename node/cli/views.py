@@ -37,6 +37,8 @@ BRAKES_SHOWN = 5
 WITHHELD_SHOWN = 5
 BACKUP_DAYS_MAX = 7
 """A backup that is older says that something stopped making them."""
+NEW_LIFE_DAYS = 7
+"""For so long people are told what happened to this machine."""
 PIPE_WIDTH = 120
 """Where there is no terminal, lines are not broken at 80: names of units are long."""
 
@@ -213,6 +215,9 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     if status["damaged_batches"]:
         lines.append(say("look.damaged", count=status["damaged_batches"]))
     lines += [say("look.left", **each) for each in status["left_streams"]]
+    began = status["new_life_at"]
+    if began is not None and _days_since(began) < NEW_LIFE_DAYS:
+        lines.append(say("look.new_life", at=moment(began)))
     if status["key"]["new_key_waits"]:
         lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
     for each in status["keys"]:
