@@ -9,7 +9,7 @@ FIRST_SEED ?= 1
 HOSTILE ?= 100000
 FUZZ_S ?= 60
 
-.PHONY: demo test check proto proto-check bench soak simulation mutants crash hostile fuzz lock clean
+.PHONY: demo test slow check proto proto-check bench soak simulation mutants crash hostile fuzz lock clean
 
 $(READY): requirements.lock requirements-bootstrap.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -45,7 +45,10 @@ proto-check: $(READY)  ## generated code is what the .proto files say; buf where
 bench: $(READY)
 	@$(BIN)/python -m bench
 
-soak: simulation mutants crash hostile fuzz  ## all that looks for long (docs/testing.md); SEEDS=n FIRST_SEED=m
+soak: slow simulation mutants crash hostile fuzz  ## all that looks for long (docs/testing.md); SEEDS=n FIRST_SEED=m
+
+slow: $(READY)  ## the tests that make test leaves out because they take long
+	@$(BIN)/python -m pytest -q -m slow
 
 simulation: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first-seed $(FIRST_SEED)

@@ -14,10 +14,16 @@ SIGNED_AT_ONCE = 25
 
 
 async def beat(node: Node) -> None:
-    """Sign what is due. A round that is cut off is done again."""
-    found = await node.database.read(due, node.context)
-    if found is None:
+    """Sign what is due: of many sessions that begin at once one does it. A round that is cut off is done again."""
+    if node.context.is_signing:
         return
-    for at in range(0, len(found.scopes), SIGNED_AT_ONCE):
-        await node.database.write(sign, node.context, found.scopes[at : at + SIGNED_AT_ONCE])
-    await node.database.write(end_round, node.context, found)
+    node.context.is_signing = True
+    try:
+        found = await node.database.read(due, node.context)
+        if found is None:
+            return
+        for at in range(0, len(found.scopes), SIGNED_AT_ONCE):
+            await node.database.write(sign, node.context, found.scopes[at : at + SIGNED_AT_ONCE])
+        await node.database.write(end_round, node.context, found)
+    finally:
+        node.context.is_signing = False

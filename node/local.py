@@ -28,13 +28,14 @@ from node.database import Database
 from node.keys import KeyStore, Pending
 from node.restoring import RESTORED
 from node.storage.apply import Applied
+from node.storage.audit import note_restored
 from node.storage.certificates import followers_of, keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, RowsUnreadable, ScopeDigest, digest_scope, remember
 from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
 from node.storage.journal import prune
 from node.storage.lives import begin_life, is_begun, settle_down
-from node.storage.meta import drop_meta, get_meta
+from node.storage.meta import get_meta
 from node.storage.registries import is_due
 from node.storage.sealing import seal_next
 from node.storage.setup import open_database
@@ -124,7 +125,7 @@ class Node:
         if await self.database.read(get_meta, RESTORED) is not None:
             if self.context.proven is None:
                 await self.begin_life(self.context.epoch)
-            await self.database.write(drop_meta, RESTORED)
+            await self.database.write(note_restored, self.context, RESTORED)
 
     async def close(self) -> None:
         await self.database.close()

@@ -99,8 +99,8 @@ class Metered:
             if self._waited > WAITED_S_MAX:
                 raise self._cut(LimitExceeded(f"{self._peer.unit} sends much that brings nothing"))
             wait = max(min(wait, WAIT_STEP_S), 0.001)
+            self._waited += wait
             if self._peer.waste.level(self._caps.clock()) + sum(self._under_way) < 0:
-                self._waited += wait
                 self._peer.slowed_s += wait
                 self._peer.note("sends much that brings nothing")
             await self._caps.sleep(wait)  # else large batches are under way, of which nobody knows yet what they bring

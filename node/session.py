@@ -153,6 +153,7 @@ class Session:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._tasks.clear()  # what they ended with refers to this session, and so to its connection
+            del self._teller  # it sends through this session
             self._turn.put_all_away()
             with suppress(LocalFault):  # what ended the session says more
                 for head in self._doubted:  # what the peer dropped may be damaged here

@@ -191,10 +191,11 @@ def merge_key(
                 continue
             states[entry.identity] = state
         merged.append(entry)
+    last = _last_words(merged)
     for identity, write in _alive_writes(merged, batch.dot).items():
         state = states.get(identity)
         if state is not None:
-            again = _same_alive(former, identity, write) if former else frozenset()
+            again = _same_alive(former, last[identity]) if former else frozenset()
             state.alive = add_again(state.alive, write, seen, again)
     return project(table, scope, key, states)
 
@@ -203,21 +204,31 @@ def _in_order(entries: Iterable[EntryView]) -> list[EntryView]:
     return sorted(entries, key=lambda each: (each.time, each.kind is SectionKind.DELETE))
 
 
+def _last_words(entries: Iterable[EntryView]) -> dict[bytes, EntryView]:
+    """One batch's last entry of each row."""
+    return {each.identity: each for each in _in_order(entries)}
+
+
 def _alive_writes(entries: Iterable[EntryView], dot: Head) -> dict[bytes, Write]:
     """What one batch writes of each row's standing: its last word."""
     return {
-        each.identity: Write(each.kind is SectionKind.ROWS, each.time, dot.stream.origin, frozenset({dot}))
-        for each in _in_order(entries)
+        identity: Write(each.kind is SectionKind.ROWS, each.time, dot.stream.origin, frozenset({dot}))
+        for identity, each in _last_words(entries).items()
     }
 
 
-def _same_alive(former: Sequence[Former], identity: bytes, write: Write) -> frozenset[Head]:
+def _same_alive(former: Sequence[Former], entry: EntryView) -> frozenset[Head]:
+    """The dots of batches whose last word of a row was this very entry: another edit of that time, where a clock stood
+    still, has a standing of its own."""
     by_dot: dict[Head, list[EntryView]] = {}
     for each in former:
         by_dot.setdefault(each.dot, []).append(each.entry)
-    said = {dot: _alive_writes(entries, dot).get(identity) for dot, entries in by_dot.items()}
+    said = {dot: _last_words(entries).get(entry.identity) for dot, entries in by_dot.items()}
     return frozenset(
-        dot for dot, each in said.items() if each is not None and (each.time, each.value) == (write.time, write.value)
+        dot
+        for dot, each in said.items()
+        if each is not None
+        and (each.kind, each.time, each.new, each.values) == (entry.kind, entry.time, entry.new, entry.values)
     )
 
 
@@ -261,7 +272,11 @@ def _added(
     """One entry's writes to one register, each beside what is kept of its element."""
     held = entry.held.get(register.name, Hold.NONE)
     blank = Write(None, entry.time, batch.dot.stream.origin, frozenset({batch.dot}), held)
-    said = [(each.dot, _told(register, _wire_value(register, each.entry))) for each in former]
+    said = [
+        (each.dot, _told(register, _wire_value(register, each.entry)))
+        for each in former
+        if each.entry.new or register.name in each.entry.values
+    ]
     added = {}
     for element, written in _told(register, value).items():
         again = frozenset(

@@ -12,11 +12,15 @@ from random import Random
 from typing import Any
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
-from node.storage.certificates import keep_path
+from node.storage.certificates import judge, keep_path
+from node.storage.statements import keep
 from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, SectionKind, encode_batch, encode_header, parse_batch
 from sync_engine.entries import Entries, encode_section, identity_of
+from sync_engine.frames import Statement
+from sync_engine.handover import key_hash
 from sync_engine.names import parent_of
 from sync_engine.registry import Registry, Table, parse_registry
+from sync_engine.statements import HANDOVER, Handover, body_of
 from tests.pki import EPOCH
 from tests.world import World, WorldNode
 
@@ -119,10 +123,27 @@ class Stream:
         return parse_batch(encode_batch(header_bytes, signature, chunks))
 
     def certify(self, *nodes: WorldNode) -> Stream:
-        """Give the origin's certificate to nodes."""
+        """Give the origin's certificate to nodes, and for a later life what its first key has signed for it."""
+        made, first = self.world.tree.node(self.origin, self.epoch), self.world.tree.node(self.origin, EPOCH)
+        tree_id = self.world.tree.tree_id
         for node in nodes:
             with node.write() as connection:
-                keep_path(connection, self.world.tree.node(self.origin, self.epoch).path, self.world.tree.tree_id)
+                certified = keep_path(connection, made.path, tree_id)
+                if self.epoch == EPOCH:
+                    continue
+                keep_path(connection, first.path, tree_id)
+                said = Handover(
+                    tree_id=tree_id,
+                    unit=self.origin,
+                    epoch=self.epoch,
+                    key_sha256=key_hash(certified.public_key),
+                    signer=self.origin,
+                    signer_epoch=Epoch(EPOCH),
+                    time_ms=self.world.now,
+                )
+                body = body_of(said)
+                keep(connection, node.context, Statement(HANDOVER, body, first.signer(HANDOVER, body)))
+                judge(connection, certified.unit)
         return self
 
 

@@ -206,7 +206,7 @@ def test_what_was_asked_for_is_there_when_shipping_begins() -> None:
     assert other.on_frame(Want((mine,))) == []
     assert any(isinstance(each, Ship) for each in other.on_frame(HeadsFrame((mine,))))
     assert other.wanting.asked == (mine,)
-    other.on_sent(mine, 10, again=True)
+    other.on_sent(head(CHILD, 2), 10, again=True)
     assert other.more({mine.stream: mine}) == (), "its heads have counted it all along"
 
 

@@ -41,6 +41,7 @@ WAYS = [
 ]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(120),
     pytest.mark.skipif(sys.platform != "linux", reason="processor time is read from /proc"),
 ]

@@ -153,7 +153,9 @@ def test_one_key_is_one_units(world: World) -> None:
 def test_batches_of_a_second_key_wait_until_it_is_signed_for(world: World) -> None:
     parent, tree = world.node(PARENT), world.tree
     Stream(world, UNIT).certify(parent)
-    stream = Stream(world, UNIT, epoch=B).certify(parent)
+    stream = Stream(world, UNIT, epoch=B)
+    with parent.write() as connection:
+        keep_path(connection, tree.node(UNIT, B).path, tree.tree_id)
     batch = stream.batch(rows(MEMBER, ("1", 10, PERSON), new=True))
     taken = parent.take(batch.data)
     assert taken is Taken.WAITING

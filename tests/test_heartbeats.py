@@ -16,6 +16,7 @@ from node.cli.views import _confirmed, attention
 from node.commands import state
 from node.config import Config
 from node.storage import outbox, statements
+from node.storage.context import Context
 from node.storage.heartbeats import due
 from node.storage.statements import Kept, said
 from sync_engine.statements import HEARTBEAT, Heartbeat
@@ -67,13 +68,17 @@ def unit_of_status(node: WorldNode, unit: str) -> dict[str, Any]:
 
 
 @contextmanager
-def withholding(unit: str, from_above: str, *, heartbeats_too: bool = False) -> Iterator[None]:
-    """The node of ``from_above`` does not tell its parent of what ``unit`` has made."""
+def withholding(world: World, unit: str, from_above: str, *, heartbeats_too: bool = False) -> Iterator[None]:
+    """The node of ``from_above`` does not tell its parent of what ``unit`` makes from now on."""
+    with world.node(from_above).read() as connection:
+        told = outbox.held_on_link(connection, world.node(from_above).context, UnitPath(from_above))
     held, link_said, said_on_link = outbox.held_on_link, statements.digests_on_link, statements.for_link
 
-    def fewer(connection: Connection, child: UnitPath) -> dict[StreamId, Head]:
-        found = held(connection, child)
-        return {s: h for s, h in found.items() if s.origin != unit} if child == from_above else found
+    def fewer(connection: Connection, context: Context, child: UnitPath) -> dict[StreamId, Head]:
+        found = held(connection, context, child)
+        if child != from_above:
+            return found
+        return {each: told.get(each, head) if each.origin == unit else head for each, head in found.items()}
 
     def fewer_digests(connection: Connection, child: UnitPath) -> dict[Scope, bytes]:
         found = link_said(connection, child)
@@ -157,7 +162,7 @@ async def test_a_relay_that_withholds_one_childs_stream_is_noticed_within_a_day(
     district, centre = world.node(DISTRICT), world.node(CENTRE)
     add_member(district, "1")
     await quiet(world)
-    with withholding(DISTRICT, PROVINCE):
+    with withholding(world, DISTRICT, PROVINCE):
         add_member(district, "2")
         add_member(district, "3")
         world.now += 6 * MINUTE_MS
@@ -183,7 +188,7 @@ async def test_a_relay_that_withholds_the_heartbeats_too_is_noticed(world: World
     district, centre = world.node(DISTRICT), world.node(CENTRE)
     add_member(district, "1")
     await quiet(world)
-    with withholding(DISTRICT, PROVINCE, heartbeats_too=True):
+    with withholding(world, DISTRICT, PROVINCE, heartbeats_too=True):
         add_member(district, "2")
         for _ in range(29):
             world.now += HOUR_MS
@@ -215,7 +220,7 @@ async def test_of_two_relays_the_one_that_has_signed_for_it_is_named(tmp_path: P
     add_member(commune, "1")
     await quiet(world, *PATH)
     for unit, above, named in ((PROVINCE, PROVINCE, PROVINCE), (DISTRICT, DISTRICT, DISTRICT)):
-        with withholding(COMMUNE, above):
+        with withholding(world, COMMUNE, above):
             add_member(commune, unit)
             for _ in range(26):
                 world.now += HOUR_MS

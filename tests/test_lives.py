@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest_asyncio
 
+from node.commands.proof import verify
 from tests.lives import Family
 
 W, D, P, C = "a.phu-vang.hue.vn", "phu-vang.hue.vn", "hue.vn", "vn"
@@ -26,9 +27,11 @@ async def assert_equal(family: Family, *scopes: str) -> None:
     assert family.frozen() == []
 
 
-async def notes(family: Family, name: str, key: str) -> set[str]:
-    """All values that anybody can find of a member's note: what the table shows, and what lost."""
-    return {str(row[0]) for row in family.sql(name, "SELECT note FROM member WHERE id = ?", key)}
+async def assert_proven(family: Family) -> None:
+    """Stored batches, registers and tables say the same, at everybody."""
+    for name, node in family.nodes.items():
+        told = await verify(node, {}, lambda _progress: None)
+        assert told["ok"], (name, told)
 
 
 async def test_a_restored_child_gets_its_history_back(family: Family) -> None:
@@ -69,6 +72,7 @@ async def test_what_a_restored_child_sealed_before_it_knew_is_said_again(family:
         phone = None if name == C else "0901"  # not for that level to read
         assert family.sql(name, "SELECT note, phone FROM member ORDER BY id")[0] == ("three", phone)
         assert family.sql(name, "SELECT note FROM member ORDER BY id")[1] == ("pending",)
+    await assert_proven(family)
 
 
 async def test_a_restored_parent_gets_everything_again_from_above_and_below(family: Family) -> None:
@@ -114,6 +118,7 @@ async def test_child_and_parent_restored_together(family: Family) -> None:
         rows = family.sql(name, "SELECT note, home_town, cell FROM member WHERE id = '1'")
         assert rows == [("1", "1", "c")]
         assert family.sql(name, "SELECT count(*) FROM member") == [(3,)]
+    await assert_proven(family)
 
 
 async def test_the_root_restored_certifies_itself_and_gets_everything_again(family: Family) -> None:
@@ -178,6 +183,7 @@ async def test_an_edit_that_two_lives_sealed_is_one(family: Family) -> None:
     for name in (D, P, C):
         assert family.sql(name, "SELECT note FROM member WHERE id = '1'") == [("the province knew better",)]
         assert family.sql(name, "SELECT count(*) FROM _conflict WHERE live = 1") == [(0,)]
+    await assert_proven(family)
 
 
 async def test_of_a_copied_home_the_parent_certifies_one(family: Family) -> None:

@@ -14,7 +14,7 @@ from dongbo.v1 import sync_pb2
 
 from conflict.values import Epoch
 from node import authority, enrolment, keys, recovery, renewal
-from node.config import AtRest, Config, load, save
+from node.config import AtRest, Ca, load, save
 from node.enrolment import certify_waiting
 from node.invitation import Invitation
 from node.keys import CaKeyAway, KeyFault, KeyStore
@@ -218,8 +218,7 @@ async def test_a_ca_key_on_a_disk_that_is_put_in_is_used_at_once(family: Family,
     parent = family.nodes[P]
     (tmp_path / "stick").mkdir()
     take_away(parent, tmp_path / "ca.key")
-    config = load(parent.home)
-    save(parent.home, Config(**{**_settings(config), "ca_key": str(tmp_path / "stick" / "ca.key")}))
+    save(parent.home, replace(load(parent.home), ca=Ca(key=str(tmp_path / "stick" / "ca.key"))))
     await parent.close()
     parent = await family.open(P)
     child = await begun(family)
@@ -229,10 +228,6 @@ async def test_a_ca_key_on_a_disk_that_is_put_in_is_used_at_once(family: Family,
     request = renewal.request_of(child)
     await renewal.install(child, request, await ask(child, parent, request))
     assert child.keys.epoch == child.context.epoch
-
-
-def _settings(config: Config) -> dict[str, object]:
-    return {name: getattr(config, name) for name in Config.__dataclass_fields__}
 
 
 async def test_a_ca_key_of_somebody_else_is_refused(family: Family, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from node.cli import main as cli
+from node.cli import proof as proof_cli
 from node.storage.certificates import keep_path
 from node.storage.inbox import Taken
 from node.storage.outbox import for_peer, sendable
@@ -108,12 +109,13 @@ def test_a_relay_that_cannot_judge_sends_whole_batches_or_none(world: World, pee
     assert {made.header.sections[0].columns[at].name for at in left} >= {"id", "_identity", "_time", "_new"}
 
 
-@pytest.mark.parametrize(("withheld", "lines"), [(0, 1), (1234, 2)])
+@pytest.mark.parametrize(("withheld", "lines"), [(0, 2), (1234, 3)])
 def test_verify_tells_people_how_many_chunks_are_withheld(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, withheld: int, lines: int
 ) -> None:
-    proof = {"ok": True, "batches": 3, "withheld": withheld, "bad": [], "scopes": []}
-    monkeypatch.setattr(cli, "execute", lambda *_arguments: proof)
+    nothing = {name: [] for name in ("bad", "scopes", "rows", "unproven", "capture", "database", "wanted", "alarms")}
+    proof = {"ok": True, "batches": 3, "compared": 0, "withheld": withheld, **nothing}
+    monkeypatch.setattr(proof_cli, "execute", lambda *_arguments: proof)
     said = CliRunner().invoke(cli.main, ["verify", "--home", str(tmp_path)]).output.splitlines()
     assert len(said) == lines
     if withheld:

@@ -215,17 +215,17 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     if status["damaged_batches"]:
         lines.append(say("look.damaged", count=status["damaged_batches"]))
     lines += [say("look.left", **each) for each in status["left_streams"]]
-    began = status["new_life_at"]
+    began = status.get("new_life_at")
     if began is not None and _days_since(began) < NEW_LIFE_DAYS:
         lines.append(say("look.new_life", at=moment(began)))
-    if status["key"]["new_key_waits"]:
+    if status.get("key", {}).get("new_key_waits"):
         lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
-    for each in status["keys"]:
+    for each in status.get("keys", []):
         lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
-    lines += [say("look.held_back", **each) for each in status["held_back"]]
-    lines += [say("look.certificates", **each) for each in status["certificates_waiting"]]
+    lines += [say("look.held_back", **each) for each in status.get("held_back", [])]
+    lines += [say("look.certificates", **each) for each in status.get("certificates_waiting", [])]
     lines += [say("look.set_aside", **each) for each in status["set_aside"][:5]]
-    lines += [_caps(each) for each in status["caps"][:5]]
+    lines += [_caps(each) for each in status.get("caps", [])[:5]]
     parent = status["parent"]
     skew = parent["clock_skew_ms"] if parent else None
     if skew is not None and abs(skew) > CLOCK_SKEW_MS_MAX:

@@ -11,11 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from node import __version__, backup
+from node import __version__, auditing, backup
 from node.commands import Progress
 from node.local import Node, now_ms
 from node.sealed_file import FileKey
 from node.storage.meta import get_meta, set_meta
+from sync_engine.audit import BEGUN, Act
 
 LAST = "last_backup"
 """In ``_meta``: when the last backup was made from here, in milliseconds."""
@@ -39,8 +40,10 @@ async def backup_home(node: Node, arguments: Mapping[str, Any], progress: Progre
         "epoch": node.context.epoch,
     }
     async with _turns.setdefault(id(node), asyncio.Lock()):
+        await auditing.record(node, Act.BACKUP, {"file": file.name}, outcome=BEGUN)
         size = await _beside(node.home, file, key, said, progress)
         await node.database.write(set_meta, LAST, str(moment))
+        await auditing.record(node, Act.BACKUP, {"file": file.name})
     return {
         "unit": node.keys.unit,
         "file": str(file),

@@ -14,7 +14,9 @@ from node.keys import KeyStore, pending
 from node.local import Node
 from node.renewal import certify_root
 from node.storage import revocations
+from node.storage.audit import noted
 from node.storage.certifications import waiting
+from sync_engine.audit import Act
 from sync_engine.errors import LinkFault, NotCertifiedYet
 from sync_engine.names import check_unit, parent_of
 
@@ -59,7 +61,12 @@ async def revoke(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
     """End a child's keys; running sessions end within seconds."""
     unit, reason = check_unit(str(arguments["unit"])), str(arguments["reason"])
     ended = await node.database.write(
-        revocations.revoke, node.context, node.keys, unit, reason, keep_present=bool(arguments.get("old_keys"))
+        noted(revocations.revoke, Act.REVOKE, {"unit": unit}),
+        node.context,
+        node.keys,
+        unit,
+        reason,
+        keep_present=bool(arguments.get("old_keys")),
     )
     return {"unit": unit, "epochs": ended, "reason": reason}
 

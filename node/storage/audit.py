@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from node.storage.context import Context
 from node.storage.engine import execute
-from node.storage.meta import get_meta, set_meta
+from node.storage.meta import drop_meta, get_meta, set_meta
 from sync_engine.audit import (
     DONE,
     NOTHING_BEFORE,
@@ -90,6 +90,12 @@ def note_config(connection: Connection, context: Context, digest: str) -> None:
     set_meta(connection, CONFIG_HASH, digest)
     if before is not None:
         note(connection, context, Act.CONFIG, {"was": before[:16], "is": digest[:16]})
+
+
+def note_restored(connection: Connection, context: Context, mark: str) -> None:
+    """Note that this database came out of a backup, and take its ``mark`` away."""
+    note(connection, context, Act.RESTORE, {"made_at_ms": get_meta(connection, mark) or ""})
+    drop_meta(connection, mark)
 
 
 def decided(came_to: Mapping[str, Any]) -> Subject:

@@ -58,6 +58,8 @@ class Context:
     """This node signs how far its streams go at least this often."""
     withheld_hours: float = 24
     """What others have signed for, and signs of life, are missed after so long."""
+    is_signing: bool = False
+    """Whether a round of heartbeats is under way in this process."""
 
     @property
     def speaks_as(self) -> tuple[Epoch, Signer]:

@@ -10,6 +10,7 @@ docs/decisions/0002.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -48,7 +49,8 @@ def connect(path: Path, key: bytes | None) -> Any:
     """A connection of the driver, with its key before anything else (``None``: the file is plain). A file that is not
     there is made for its owner alone; SQLite gives its log the same rights."""
     if not path.exists():
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, platform.PRIVATE_FILE))
+        with contextlib.suppress(OSError):  # the driver says better why it cannot be
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, platform.PRIVATE_FILE))
     connection = sqlcipher3.dbapi2.connect(
         str(path), isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000
     )

@@ -7,7 +7,7 @@ is marked ``again``, so whichever is merged later looks for the other; nobody el
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TypeAlias
 
 from sqlalchemy import Connection
@@ -28,11 +28,16 @@ FormerEntries: TypeAlias = Mapping[str, Mapping[str, Sequence[Former]]]
 
 
 def former_entries(
-    connection: Connection, context: Context, header: BatchHeader, sections: Sequence[Entries]
+    connection: Connection,
+    context: Context,
+    header: BatchHeader,
+    sections: Sequence[Entries],
+    merged: Container[int] | None = None,
 ) -> FormerEntries:
-    """What the origin of a batch sealed of the same rows in other lives, and is merged here; one batch in memory at a
-    time. Batches that are damaged or not readable here are passed over: they were merged when they were not."""
-    nos = _candidates(connection, header.stream, again=header.again)
+    """What the origin of a batch sealed of the same rows in other lives, and is merged here (``merged``: of that, the
+    batches of these local numbers); one batch in memory at a time. Batches that are damaged or not readable here are
+    passed over: they were merged when they were not."""
+    nos = [no for no in _candidates(connection, header.stream, again=header.again) if merged is None or no in merged]
     wanted = {section.table.name: set(section.ids) for section in sections} if nos else {}
     for section in sections if nos else ():
         wanted[section.table.name] |= set(section.ids)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, Scope, UnitPath
+from node.storage.audit import audit_head
 from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
@@ -119,7 +120,7 @@ def sign(connection: Connection, context: Context, scopes: Sequence[Scope]) -> N
         say(
             connection,
             context,
-            Heartbeat(context.tree_id, context.unit, context.epoch, scope, heads, holds, time),
+            Heartbeat(context.tree_id, context.unit, context.epoch, scope, heads, holds, time, audit_head(connection)),
         )
 
 

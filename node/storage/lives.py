@@ -23,8 +23,12 @@ from node.storage.streams import StreamRow, advance_applied, advance_held, find_
 from sync_engine.audit import Act
 from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, Settlement, encode_batch, encode_header, parse_header
 from sync_engine.certificates import Signer
+from sync_engine.errors import LimitExceeded
 
 EPOCH, AGAIN = "epoch", "again"
+
+REPEATS_MAX = 32
+"""How often one batch may be said again: a fork each time. Each is parsed, and its signature proven."""
 
 STRAYS_MAX = 1_000
 """Of one stream: an honest origin's branch is what it sealed before it met anybody; of others nothing is expected."""
@@ -182,12 +186,17 @@ def _rename(connection: Connection, no: int, batch: SealedBatch) -> None:
 
 
 def former_headers(batch: SealedBatch) -> Iterator[tuple[BatchHeader, bytes, bytes]]:
-    """(header, its bytes, signature) of what a batch repeats, and of what that repeats. Raises Malformed."""
+    """(header, its bytes, signature) of what a batch repeats, and of what that repeats. Raises Malformed or
+    LimitExceeded."""
     repeats = batch.header.repeats
-    while repeats is not None:
+    for _ in range(REPEATS_MAX):
+        if repeats is None:
+            return
         header = parse_header(repeats[0])
         yield header, *repeats
         repeats = header.repeats
+    if repeats is not None:
+        raise LimitExceeded("a batch says again what was said again too often")
 
 
 def former_heads(batch: SealedBatch) -> list[Head]:

@@ -104,12 +104,18 @@ def differences(
             continue
         fields = {name for name in names if (mine.row or {}).get(name) != (theirs.row or {}).get(name)}
         if (mine.row is None) != (theirs.row is None):
-            result.append(Difference(key, ADDED if theirs.row is None else LOST, tuple(sorted(fields))))
+            result.append(Difference(key, ADDED if theirs.row is None else LOST, ()))
         elif fields:
             result.append(Difference(key, CHANGED, tuple(sorted(fields))))
-        elif _beneath(mine, registers) != _beneath(theirs, registers):
+        elif _differ_beneath(mine, theirs, registers):
             result.append(Difference(key, CHANGED, (HIDDEN,)))
     return result
+
+
+def _differ_beneath(mine: LoadedKey, theirs: LoadedKey, registers: Sequence[Any]) -> bool:
+    """Registers that are the same in every part, as nearly all are, need not be told one by one."""
+    apart = mine.states != theirs.states or bool(mine.live or theirs.live)
+    return mine.shown != theirs.shown or (apart and _beneath(mine, registers) != _beneath(theirs, registers))
 
 
 def _beneath(loaded: LoadedKey, registers: Sequence[Any]) -> tuple[Any, ...]:

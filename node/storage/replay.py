@@ -25,9 +25,11 @@ from node.storage.batches import settlement_of
 from node.storage.context import Context
 from node.storage.damaged import sound
 from node.storage.engine import IN_LIST, bulk, execute, in_list
+from node.storage.former import former_entries
 from node.storage.meta import set_meta
 from node.storage.registries import current_registry, registry_for
 from node.storage.schema import create_own_tables
+from node.storage.seen import followed, present_name
 from node.storage.streams import StreamRow, streams
 from node.storage.tables import install_tables
 from sync_engine.batch import SealedBatch
@@ -109,6 +111,7 @@ class Replay:
     scope: str
     _heads: dict[StreamId, Head] = field(default_factory=dict)
     _seen: dict[StreamId, Vector] = field(default_factory=dict)
+    _merged: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.context = replace(self.context)  # shares the registries that have been read
@@ -169,16 +172,22 @@ class Replay:
             raise Unproven("a batch that was applied here is damaged")
         head = batch.head
         before = self._heads.get(head.stream)
-        if head.seq != (0 if before is None else before.seq) + 1 or not all(map(self._has, batch.header.seen_delta)):
+        if head.seq != (0 if before is None else before.seq) + 1 or not self._has_causes(live, batch):
             return False
-        seen = self._seen.get(head.stream, Vector()).updated(batch.header.seen_delta)
-        self._put(live, scratch, (no, stream_no), batch, seen if before is None else seen.updated([before]))
-        self._seen[head.stream], self._heads[head.stream] = seen, head
+        earlier = self._seen.get(head.stream, Vector())
+        seen = followed(live, earlier, batch.header)
+        stands_alone = batch.header.repeats is not None
+        self._put(
+            live, scratch, (no, stream_no), batch, seen if before is None or stands_alone else seen.updated([before])
+        )
+        self._seen[head.stream], self._heads[head.stream] = earlier if stands_alone else seen, head
+        self._merged.add(no)
         return True
 
-    def _has(self, cause: Head) -> bool:
-        head = self._heads.get(cause.stream)
-        return head is not None and head.seq >= cause.seq
+    def _has_causes(self, live: Connection, batch: SealedBatch) -> bool:
+        causes = (present_name(live, cause.hash) or cause for cause in batch.header.seen_delta)
+        heads = ((self._heads.get(cause.stream), cause) for cause in causes)
+        return all(head is not None and head.seq >= cause.seq for head, cause in heads)
 
     def _put(
         self, live: Connection, scratch: Connection, numbers: tuple[int, int], batch: SealedBatch, seen: Vector
@@ -200,15 +209,20 @@ class Replay:
         )
         execute(
             scratch,
-            "INSERT INTO _batch (no, stream, seq, hash, entries, size, registry, state, data)"
-            " VALUES (?, ?, ?, ?, ?, 0, ?, 'applied', x'')",
-            (no, stream_no, head.seq, head.hash, batch.header.entries, batch.header.registry_version[0]),
+            "INSERT INTO _batch (no, stream, seq, hash, entries, size, registry, again, state, data)"
+            " VALUES (?, ?, ?, ?, ?, 0, ?, ?, 'applied', x'')",
+            (
+                *(no, stream_no, head.seq, head.hash, batch.header.entries),
+                *(batch.header.registry_version[0], int(batch.header.again)),
+            ),
         )
         # What was sealed here was shown before it was sealed; what came from elsewhere may have been undone meanwhile.
         own = (stream.origin, stream.epoch) == (self.context.unit, self.context.epoch)
         settled = settlement_of(live, stream_no, head.seq) if batch.header.braked and not own else None
         quiet = frozenset() if settled is None else settled.undone
-        apply_batch(scratch, self.context, Incoming(no, head, seen, registry, quiet=quiet), sections)
+        former = former_entries(live, self.context, batch.header, sections, self._merged)
+        incoming = Incoming(no, head, seen, registry, quiet=quiet, former=former)
+        apply_batch(scratch, self.context, incoming, sections)
 
 
 def copied(scratch: Connection, table: str, scope_no: int, tbl: int, ids: list[str]) -> tuple[str, list[Any]]:

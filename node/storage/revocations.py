@@ -20,6 +20,7 @@ from node.storage.batches import WAITING, hash_at
 from node.storage.certificates import accepted_epochs, is_accepted, note_all_keys, present_of, unaccepted
 from node.storage.context import Context
 from node.storage.engine import execute
+from node.storage.seen import before_named
 from node.storage.statements import keep, said
 from node.storage.streams import StreamRow, find_stream, held_heads, streams
 from sync_engine.audit import Act
@@ -134,12 +135,12 @@ def why_not(connection: Connection, row: StreamRow, head: Head) -> str | None:
 
 
 def _cut(connection: Connection, row: StreamRow, ended: list[Revocation]) -> int:
-    """Up to which number the parent accepts what is held here: nothing, where another batch stands at its place."""
+    """Up to which number the parent accepts what is held here: what the batch that it names ends. Nothing, while that
+    one has not come: whoever has the key could have signed what stands below it since."""
     cut = cut_of(row.stream, ended)
-    if cut is None:
-        return 0
-    here = hash_at(connection, row.no, cut.seq)
-    return cut.seq if here in (None, cut.hash) else 0
+    while cut is not None and hash_at(connection, row.no, cut.seq) != cut.hash:
+        cut = before_named(connection, cut)
+    return 0 if cut is None else cut.seq
 
 
 def _reach(connection: Connection, stream: StreamId) -> dict[StreamId, int]:
@@ -156,9 +157,12 @@ def _reach(connection: Connection, stream: StreamId) -> dict[StreamId, int]:
 
 def _namings(connection: Connection, scope: Scope) -> Iterator[Naming]:
     """What the batches of a scope name: those applied by what their stream has seen, the waiting ones by themselves."""
-    rows = {row.no: row for row in streams(connection, scope)}
+    every = streams(connection, scope)
+    # A key that does not count itself vouches for nothing.
+    rows = {row.no: row for row in every if is_accepted(connection, row.stream.origin, row.stream.epoch)}
+    named = {row.no: row for row in every}
     for by, of, seq, digest in execute(connection, "SELECT stream, of, seq, hash FROM _seen").all():
-        row, seen = rows.get(by), rows.get(of)
+        row, seen = rows.get(by), named.get(of)
         if row is not None and seen is not None and row.applied is not None:
             yield Naming(row.stream, row.applied.seq, Head(seen.stream, seq, bytes(digest)))
     waiting = execute(connection, "SELECT no, stream FROM _batch WHERE state = ? ORDER BY no", (WAITING,)).all()

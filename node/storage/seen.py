@@ -81,6 +81,12 @@ def present_name(connection: Connection, digest: bytes) -> Head | None:
     return None if no is None else _head_of(connection, int(no))
 
 
+def before_named(connection: Connection, head: Head) -> Head | None:
+    """What stood before a batch that has been said again since; None where it was the first, or has not been."""
+    found = execute(connection, "SELECT prev FROM _repeat WHERE hash = ?", (head.hash,)).scalar()
+    return None if found is None or head.seq == 1 else Head(head.stream, head.seq - 1, found)
+
+
 def _along_branch(connection: Connection, head: Head, also: set[Head]) -> Head | None:
     """Down a branch that has been said again, to where it parted from the chain: None where that is the beginning."""
     while True:

@@ -24,6 +24,9 @@ from tests.e2e.writing import INSERT, write_members
 from tests.loading import write_csv
 from tests.resting import exposed, secret_file
 
+pytestmark = pytest.mark.slow
+
+
 SECRET, ENV_SECRET, PASSPHRASE = (
     "the root's own secret, on a stick",
     "the secret of hue in a variable",

@@ -5,9 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from node.keys import KeyStore
 from tests.e2e.conftest import CENTRE, DISTRICT, PROVINCE
 from tests.e2e.processes import Cluster, Home
+
+pytestmark = pytest.mark.slow
+
 
 INSERT = "INSERT INTO member (unit, id, full_name, birth_date, sex) VALUES (?, ?, ?, '1990', 'nam')"
 

@@ -4,6 +4,8 @@ batch; nothing is mended unasked, and nothing is lost."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,15 @@ from typing import Any
 import pytest
 
 from sync_engine.batch import parse_batch
-from tests.e2e.processes import Cluster, Home
+from tests.e2e.processes import Cluster, Home, command
 from tests.e2e.writing import write_members
 
 ROOT, HUE, VANG = "vn", "hue.vn", "phu-vang.hue.vn"
+
+
+LARGE = 20_000
+ROOM_KIB = 60 * 1024
+"""What comparing may take beside what a node takes anyway: the caches of two databases, and a page of keys."""
 
 
 @pytest.fixture(name="made", scope="module")
@@ -134,6 +141,32 @@ def test_a_flipped_bit_at_the_province_is_fetched_again_from_the_district_when_i
     assert answer["ok"]
     assert hue.sql("SELECT data FROM _batch WHERE no = ?", no) == [(data,)]
     assert hue.json("verify")["ok"]
+
+
+def peak_kib(home: Home, *arguments: str) -> int:
+    """The most memory that a command took."""
+    process = subprocess.Popen(
+        [*command(), *arguments, "--home", str(home.path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _pid, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="no way to measure it here")
+def test_a_large_scope_is_compared_in_bounded_memory(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as tree:
+        root = tree.root("vn", "Trung ương")
+        write_members(root, LARGE, seed=7)
+        root.dongbo("status")
+        at_rest = peak_kib(root, "status")
+        assert peak_kib(root, "verify") < at_rest + ROOM_KIB
+        behind(root, "DELETE FROM member WHERE id > '8'")
+        left = root.sql("SELECT count(*) FROM member")[0][0]
+        assert left < LARGE
+        assert peak_kib(root, "verify", "--repair") < at_rest + ROOM_KIB
+        assert root.sql("SELECT count(*) FROM member") == [(LARGE,)]
 
 
 def test_a_database_whose_pages_are_broken_leads_to_a_backup_or_the_parent(tree: Cluster) -> None:

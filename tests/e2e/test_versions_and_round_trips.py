@@ -18,7 +18,7 @@ from node.keys import KeyStore
 from node.link import StreamLink
 from node.local import Node
 from node.session import Session, Summary
-from node.storage.outbox import held_on_link
+from node.storage.streams import held_heads
 from node.transport import EXCHANGE, bind, handlers, server_credentials
 from sync_engine.frames import MAJOR, MINOR, Hello, decode, encode
 from tests.e2e.conftest import CENTRE, DISTRICT, PROVINCE
@@ -187,7 +187,7 @@ def scopes_shared(home: Home) -> int:
 
     engine = open_engine(home.database)
     with engine.connect() as connection:
-        scopes = {stream.scope for stream in held_on_link(connection, home.unit)}
+        scopes = {stream.scope for stream in held_heads(connection, home.unit)}
     engine.dispose()
     return len(scopes)
 

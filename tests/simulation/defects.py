@@ -140,15 +140,6 @@ def withhold_nothing() -> Places:
     return [(where, name, whole) for where, name in ((session, "for_peer"), (session, "sendable"), (inbox, "for_peer"))]
 
 
-def not_fenced() -> Places:
-    """A restored node goes on as if nothing had happened."""
-    return [
-        (Exchange, "_refuse_to_repeat_history", lambda _exchange, _theirs: None),
-        (inbox, "fence", lambda _connection, _reason: None),
-        (session, "fence", lambda _connection, _reason: None),
-    ]
-
-
 def union_as_a_whole() -> Places:
     real = merge.view
 

@@ -159,6 +159,8 @@ class Editor:
 
     def edit(self, node: Process) -> None:
         """One transaction of a local program."""
+        if not node.has_tables:
+            return
         self.knows_all = node.query("SELECT 1 FROM _meta WHERE key = 'registry' AND value = '2'") != []
         self.run(node, self.statements(node.unit))
 
@@ -192,7 +194,7 @@ class Editor:
 
     def _record(self, node: Process, changes: Sequence[Change]) -> None:
         for key, old, new, shown in changes:
-            self.truth.wrote(node.unit, key, (old, new), shown, node.now_ms() << 16)
+            self.truth.wrote(node.name, key, (old, new), shown, node.now_ms() << 16)
             self.count("local write")
 
 

@@ -76,7 +76,7 @@ def _made(units: tuple[str, ...]) -> Path:
         above = nodes[str(parent_of(unit))]
         above.write(execute, "INSERT OR IGNORE INTO _writable_unit (unit) VALUES (?)", (unit,))
         above.write(name_unit, unit, unit)
-    watch = Watch(*[lambda *_: None] * 4)
+    watch = Watch(*[lambda *_: None] * 5)
     line = Line(rng, lambda _fault: None)
     for unit in (*units[1:], *reversed(units[1:]), *units[1:]):  # down with the registry, up with the names, down
         now[0] += 1

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from conflict.values import Epoch
 from node import authority
-from node.storage import certificates, inbox
+from node.storage import certificates, inbox, statements
 from sync_engine.certificates import Signer, signed_message, tree_id_of, verify_node_path
 from sync_engine.names import parent_of
 
@@ -50,7 +50,7 @@ def _alike(unit: str, what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Identity:
-    """One unit's node: epoch, certificate path, signer."""
+    """One life of a unit's node: epoch, certificate path, signer."""
 
     unit: str
     epoch: Epoch
@@ -64,7 +64,7 @@ class Identities:
 
     root: str = "vn"
     _authorities: dict[str, tuple[ec.EllipticCurvePrivateKey, x509.Certificate]] = field(default_factory=dict)
-    _made: dict[str, Identity] = field(default_factory=dict)
+    _made: dict[tuple[str, str], Identity] = field(default_factory=dict)
 
     @property
     def tree_id(self) -> bytes:
@@ -82,27 +82,37 @@ class Identities:
             self._authorities[unit] = key, made
         return self._authorities[unit]
 
-    def of(self, unit: str) -> Identity:
-        if unit not in self._made:
-            key, issuer = _key("node", unit), parent_of(unit) or unit
-            epoch = Epoch(sha256(f"epoch {unit}".encode()).hexdigest()[:16])
+    def of(self, unit: str, epoch: str = "") -> Identity:
+        """A life of a unit's node; its first, if none is named."""
+        epoch = epoch or first_epoch(unit)
+        if (unit, epoch) not in self._made:
+            key, issuer = _node_key(unit, epoch), parent_of(unit) or unit
             above = self._authority(issuer)
-            with _alike(unit, "node"):
-                leaf = authority.issue_node(*above, unit, epoch, key.public_key(), ISSUED)
+            with _alike(unit, "node" if epoch == first_epoch(unit) else f"node {epoch}"):
+                leaf = authority.issue_node(*above, unit, Epoch(epoch), key.public_key(), ISSUED)
             step: str | None = issuer
             path = [authority.der_of(leaf)]
             while step is not None:
                 path.append(authority.der_of(self._authority(step)[1]))
                 step = parent_of(step)
             rule = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
-            self._made[unit] = Identity(
-                unit, epoch, tuple(path), lambda tag, body: key.sign(signed_message(tag, body), rule)
+            self._made[(unit, epoch)] = Identity(
+                unit, Epoch(epoch), tuple(path), lambda tag, body: key.sign(signed_message(tag, body), rule)
             )
-        return self._made[unit]
+        return self._made[(unit, epoch)]
 
-    def public(self, unit: str) -> ec.EllipticCurvePublicKey:
-        """The key that a unit's batches must be signed with."""
-        return _key("node", unit).public_key()
+    def public(self, unit: str, epoch: str) -> ec.EllipticCurvePublicKey:
+        """The key that a unit's batches of one life must be signed with."""
+        return _node_key(unit, epoch).public_key()
+
+
+def first_epoch(unit: str) -> str:
+    """The epoch of the life that a unit's node begins a run with."""
+    return sha256(f"epoch {unit}".encode()).hexdigest()[:16]
+
+
+def _node_key(unit: str, epoch: str) -> ec.EllipticCurvePrivateKey:
+    return _key("node", unit) if epoch == first_epoch(unit) else _key("node", unit, epoch)
 
 
 IDENTITIES = Identities()
@@ -119,5 +129,5 @@ def remember_proofs() -> None:
     def proven(path: Any, tree_id: bytes) -> Any:
         return _verified(tuple(path), tree_id)
 
-    for module in (certificates, inbox):
+    for module in (certificates, inbox, statements):
         module.verify_node_path = proven  # type: ignore[assignment]

@@ -52,7 +52,7 @@ def check_overwritten(node: Process, truth: Truth, digest: bytes) -> int:
 
 def _replaced(node: Process, truth: Truth, mine: dict[Place, Write]) -> list[Place]:
     """The places at which all that stood there was another unit's, and something else than what is written now."""
-    applied = truth.nodes[node.unit].applied
+    applied = truth.nodes[node.name].applied
     known = {code for batch in applied for code in truth.codes.get(batch, ())}
     stood: dict[tuple[Any, ...], list[Write]] = {}
     for batch in applied:
@@ -64,7 +64,12 @@ def _replaced(node: Process, truth: Truth, mine: dict[Place, Write]) -> list[Pla
         if new.value is FORGET or why_held(new, known) or (new.value is True and (place[4] == ALIVE or place[5])):
             continue
         there = [each for each in stood.get(place[:5], ()) if each.place[5] in (place[5], FORGET)]
-        old = [each for each in there if each.value is not FORGET and not any(each.batch in one.seen for one in there)]
+        old = [
+            write
+            for write, dots in truth.sealings(there)
+            if write.value is not FORGET
+            and not any(each.batch not in dots and not dots.isdisjoint(each.seen) for each in there)
+        ]
         if old and all(_counts(each, new, node.unit) and not why_held(each, known) for each in old):
             found.append(place)
     return found
@@ -81,7 +86,7 @@ def check_driven_out(
 ) -> None:
     """What is held and in no register any more stands in the journal. ``kept``: the writes that registers keep;
     ``is_told`` says whether the node knows what is written at a place."""
-    applied = truth.nodes[node.unit].applied
+    applied = truth.nodes[node.name].applied
     known = {code for batch in applied for code in truth.codes.get(batch, ())}
     lost = [
         write

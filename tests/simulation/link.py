@@ -92,8 +92,8 @@ def opened(data: bytes) -> SealedBatch:
     return parse_batch(frame.data)
 
 
-def signed_again(batch: SealedBatch, header_bytes: bytes, by: str) -> bytes:
-    signature = IDENTITIES.of(by).sign("batch", header_bytes)
+def signed_again(batch: SealedBatch, header_bytes: bytes, by: str, epoch: str = "") -> bytes:
+    signature = IDENTITIES.of(by, epoch).sign("batch", header_bytes)
     return encode(BatchFrame(encode_batch(header_bytes, signature, batch.chunks)))
 
 
@@ -102,14 +102,14 @@ def poisoned(data: bytes) -> bytes:
     batch = opened(data)
     first, *others = batch.header.sections
     header = replace(batch.header, sections=(replace(first, rows=first.rows + 1), *others))
-    return signed_again(batch, encode_header(header), header.stream.origin)
+    return signed_again(batch, encode_header(header), header.stream.origin, header.stream.epoch)
 
 
 def equivocated(data: bytes) -> bytes:
     """Another batch at the same place, signed by its origin: as if it had had two lives."""
     batch = opened(data)
     header = replace(batch.header, again=not batch.header.again)
-    return signed_again(batch, encode_header(header), header.stream.origin)
+    return signed_again(batch, encode_header(header), header.stream.origin, header.stream.epoch)
 
 
 def forged(data: bytes) -> bytes:
@@ -135,7 +135,10 @@ class Watch:
     """Who is told of what a session shows, for the checks."""
 
     acked: Callable[[Process, Ack], None]
-    heads_met: Callable[[Process, HeadsFrame], None]
+    is_news: Callable[[Process, HeadsFrame], bool]
+    """Whether a parent's heads tell a node that it lost history."""
+    learnt: Callable[[Process, str], None]
+    """A node knows that from now on, and had this epoch when it was told."""
     say: Callable[[str], None]
     count: Callable[[str], None]
 
@@ -177,8 +180,9 @@ class End:
         """None: the other side has ended its session; a fault: the connection broke here."""
         self.is_dead = self.is_cut = False
         self._introduced = False
-        self.met: HeadsFrame | None = None
-        """The parent's heads: what they tell is known once the session is over, and lost if the process dies in it."""
+        self.learnt = ""
+        """The epoch in which the parent's heads told that history was lost: known once the session is over, and
+        forgotten if the process dies in it."""
         self.violation: AssertionError | None = None
         self._loop = loop
         self._sent = self._credit = 0
@@ -189,7 +193,7 @@ class End:
     async def _live(self) -> None:
         keys = SimpleNamespace(certified=SimpleNamespace(sha256=b""))
         node = Node(
-            self.node.path.parent,
+            self.node.path,  # by which ``request`` knows whose keys are asked for
             cast(Any, None),
             cast(Any, keys),
             self.node.context,
@@ -221,6 +225,10 @@ class End:
             case Ack() as ack:
                 self.watch.acked(self.node, ack)
             case BatchFrame(batch):
+                require(
+                    opened(data).header.stream.epoch != self.node.keys.waiting,
+                    lambda: f"I4: {self.node.name} sends what it sealed in a life that nobody has certified",
+                )
                 self._sent += len(batch)
                 require(self._sent <= self._credit, lambda: f"I14: {self.node.unit} sends more than there is room for")
         self.send_on(data)
@@ -253,7 +261,8 @@ class End:
                 case Hello():
                     self._introduced = True
                 case HeadsFrame() as heads if self.node.unit == self.child and self._introduced:
-                    self.met = heads
+                    if self.watch.is_news(self.node, heads):
+                        self.learnt = self.node.context.epoch
                 case Credit(total):
                     self._credit = max(self._credit, total)
             self._reading.set_result(item)
@@ -328,8 +337,8 @@ class Session:
             self._told.add(end.node.unit)
             fault = end.ended_with()
             other = self.ends[end.peer]
-            if end.met is not None and not isinstance(fault, SimulatedCrash):
-                self.watch.heads_met(end.node, end.met)
+            if end.learnt and not isinstance(fault, SimulatedCrash):
+                self.watch.learnt(end.node, end.learnt)
             if fault is None:
                 other.hang_up(None)
             elif isinstance(fault, SimulatedCrash):

@@ -54,7 +54,6 @@ MUTANTS: dict[str, Mutant] = {
         "I1", lambda: [(publishing, "seal_remainder", lambda _connection, _context: None)], "changed"
     ),
     "a batch is applied before its registry": Mutant("I16", defects.registry_not_waited_for, "changed"),
-    "a restored node is not fenced": Mutant("I11", defects.not_fenced, "restored"),
     "a union is never taken from": Mutant("I1", defects.union_as_a_whole),
     "a head moves without its rows": Mutant("I1", defects.head_without_a_batch),
     "seen says what is held": Mutant("I7", defects.seen_says_all, "crowded"),

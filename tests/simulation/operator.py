@@ -51,7 +51,7 @@ class Operator:
 
     def _as_truth(self, node: Process, work: Any, brake: Brake, *args: Any, **more: Any) -> None:
         """What is sealed now is written by nobody's statement: its batches say what it is."""
-        self.truth.telling = node.unit
+        self.truth.telling = node.name
         try:
             node.write(work, node.context, brake, *args, **more)
         finally:

@@ -10,7 +10,9 @@ from random import Random
 
 from node.storage.digests import digest_scope
 from sync_engine.names import parent_of
-from tests.simulation.checks import Observer, check_disk, require
+from tests.simulation.checks import check_disk, require
+from tests.simulation.following import Observer
+from tests.simulation.model import holds
 from tests.simulation.process import Process
 from tests.simulation.registers import NodeCheck
 from tests.simulation.truth import Truth
@@ -23,15 +25,35 @@ Streams = dict[tuple[str, str, str], tuple[int, bytes, int, bytes, str]]
 
 
 class Peace:
-    """Runs with a restore, or with a hostile origin, may end with streams that were left; no others may."""
+    """Runs with a hostile origin may end with streams that were left; no others may."""
 
     def __init__(
         self, nodes: Mapping[str, Process], truth: Truth, observer: Observer, rng: Random, count: Callable[[str], None]
     ) -> None:
         self.nodes, self.truth, self.observer, self.rng, self.count = nodes, truth, observer, rng, count
+        self.must_stay: set[bytes] = set()
+        """Batches that some disk had when it became quiet, each by its first name."""
         self.is_hostile = False
         """Whether an origin of this run breaks rules with its own key."""
         self.digests: dict[tuple[str, str], dict[str, bytes]] = {}
+
+    def remember(self) -> None:
+        """It is quiet now, and this is what has to reach everybody."""
+        stored = (digest for node in self.nodes.values() for (digest,) in node.query("SELECT hash FROM _batch"))
+        self.must_stay = {self.truth.first(digest) for digest in stored}
+
+    def _nothing_lost(self, node: Process) -> None:
+        """I1: what some disk had when it became quiet is merged everywhere where it may be."""
+        applied = self.truth.nodes[node.name].applied
+        lost = {
+            digest
+            for digest in self.must_stay - applied
+            if holds(node.unit, self.truth.scopes[digest]) and digest in self.truth.batches
+        }
+        require(
+            not lost or self._may_be_left,
+            lambda: f"I1: {node.name} has not merged {sorted(each.hex()[:8] for each in lost)}",
+        )
 
     def check_nodes(self) -> None:
         for node in self.nodes.values():
@@ -41,18 +63,14 @@ class Peace:
         self.check_nodes()
         for node in self.nodes.values():
             check_disk(node)
-        fenced = {unit for unit, node in self.nodes.items() if node.is_fenced}
-        for unit in sorted(fenced):
-            self.count("fenced")
-            require(
-                unit in self.observer.restored | self.observer.two_lives,
-                lambda u=unit: f"I11: {u} is fenced and was never restored",  # type: ignore[misc]
-            )  # type: ignore[misc]
-        for child in self.nodes:
-            if parent_of(child) is None:
-                continue
-            one, other = self.nodes[child], self.nodes[str(parent_of(child))]
-            if not fenced & {one.unit, other.unit}:
+            require(not node.is_fenced, lambda n=node: f"I16: {n.name} is fenced")  # type: ignore[misc]
+            require(not node.keys.waiting, lambda n=node: f"I16: the life of {n.name} is not certified")  # type: ignore[misc]
+            self._nothing_lost(node)
+        at = {node.unit: node for node in self.nodes.values()}
+        for child, one in at.items():
+            above = parent_of(child)
+            if above is not None:
+                other = at[above]
                 self._lost_history(one, other)
                 self._same_heads(one, other)
                 self._same_proofs(one, other)
@@ -65,7 +83,8 @@ class Peace:
         mine, theirs = streams_of(one), streams_of(other)
         for stream in sorted({*mine, *theirs}):
             both = mine.get(stream), theirs.get(stream)
-            if travels_on(stream[2], one.unit) and not is_frozen(*both):
+            healing = not self.observer.restored.isdisjoint({stream[0], one.unit, other.unit})
+            if travels_on(stream[2], one.unit) and not is_frozen(*both) and not healing:
                 level = both[0] is not None and both[1] is not None and both[0][:2] == both[1][:2]
                 require(
                     level,
@@ -74,6 +93,8 @@ class Peace:
 
     def are_level(self, one: Process, other: Process) -> bool:
         """Whether two neighbours hold, have applied and know of the same of what travels between them."""
+        if one.keys.waiting or other.keys.waiting:
+            return False
         both = [
             {stream: row[:4] for stream, row in streams_of(node).items() if travels_on(stream[2], one.unit)}
             for node in (one, other)
@@ -89,21 +110,21 @@ class Peace:
         return sum(node.query("SELECT count(*) FROM _fork")[0][0] for node in self.nodes.values())
 
     def _lost_history(self, one: Process, other: Process) -> None:
-        """I10, I11: a node whose neighbour holds batches of it that it does not know has stopped. These have not."""
+        """I10, I11: whatever a node has sealed in any of its lives, and its neighbour holds, it has got back."""
         for node, neighbour in ((one, other), (other, one)):
-            stored = self.observer.followed[node.unit].stored
+            stored = self.observer.of(node).stored
             for (digest,) in neighbour.query(
                 "SELECT hash FROM _batch JOIN _stream ON _stream.no = stream WHERE origin = ?", node.unit
             ):
                 require(
                     digest in stored,
                     lambda n=node, o=neighbour, d=digest: (  # type: ignore[misc]
-                        f"I11: {n.unit} goes on, and {o.unit} holds its batch {d.hex()[:8]} that it does not know"
+                        f"I11: {o.name} holds a batch of {n.name} that this has not got back: {d.hex()[:8]}"
                     ),
                 )
 
     def _same_heads(self, one: Process, other: Process) -> None:
-        """I16; after a restore a stream may be frozen, and what waits for it waits."""
+        """I16; where an origin breaks rules a stream may be left, and what waits for it waits."""
         both = streams_of(one), streams_of(other)
         for stream in sorted({*both[0], *both[1]}):
             if not travels_on(stream[2], one.unit):
@@ -127,12 +148,10 @@ class Peace:
         require(
             both[0] == both[1], lambda: f"I10: {one.unit} and {other.unit} know of other forks: {both[0] ^ both[1]}"
         )
-        known = {origin for origin, _, _ in both[0]} & {one.unit, other.unit}
-        require(not known, lambda: f"I10: {known} goes on after a fork of its own")
 
     @property
     def _may_be_left(self) -> bool:
-        return bool(self.observer.restored) or self.is_hostile
+        return self.is_hostile
 
     def _scopes(self, one: Process, other: Process) -> list[str]:
         """Scopes in which both have applied exactly the same."""
@@ -155,9 +174,9 @@ class Peace:
                 )
 
     def _digest(self, node: Process, scope: str) -> dict[str, bytes]:
-        if (node.unit, scope) not in self.digests:
-            self.digests[(node.unit, scope)] = node.look(digest_scope, node.context, scope).columns
-        return self.digests[(node.unit, scope)]
+        if (node.name, scope) not in self.digests:
+            self.digests[(node.name, scope)] = node.look(digest_scope, node.context, scope).columns
+        return self.digests[(node.name, scope)]
 
     def _same_conflicts(self, one: Process, other: Process) -> None:
         scopes = set(self._scopes(one, other))

@@ -1,4 +1,5 @@
 """One simulated node: files that stay, a process that can crash at any statement, and a clock of its own.
+Two machines may be one node: their names differ.
 
 Role: transactions with a fuse; start, crash, power cut, image and restore.
 Invariant: a crash leaves the files as they are at that moment, write-ahead log and all; a power cut leaves of what was
@@ -18,12 +19,14 @@ import sqlcipher3.dbapi2
 from sqlalchemy import Connection, Engine, event
 
 from conflict.values import UnitPath
-from node.storage import sealing
-from node.storage.certificates import keep_path
+from node.renewal import name_children
+from node.storage import lives, sealing
+from node.storage.certificates import keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.engine import open_engine
 from node.storage.setup import open_database
-from tests.simulation.identities import IDENTITIES
+from tests.simulation.identities import IDENTITIES, Identity
+from tests.simulation.lives import Keys
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,18 +35,27 @@ EPOCH_DAYS = 2440587.5
 FULL = 2
 """``PRAGMA synchronous``: from here on a commit is on the disk when it returns."""
 SECTOR, LOG_HEADER = 512, 32
+DATABASE, LOG, SHARED, KEYS = ".db", ".db-wal", ".db-shm", ".keys"
+KEPT = (DATABASE, LOG, KEYS)
+"""The endings of the files that a backup copies."""
 
 
 class SimulatedCrash(BaseException):
     """The process is gone. Not an Exception: no code of ours may catch it."""
 
 
+def introduce(connection: Connection, context: Context, life: Identity) -> None:
+    """A node's own certificate is in its database from the start."""
+    mark_mine(connection, keep_path(connection, life.path, context.tree_id))
+
+
 class Process:
     """``on_commit`` is told after each committed transaction, before anything else happens."""
 
-    def __init__(self, unit: str, folder: Path, rng: Random, clock: Callable[[], int]) -> None:
-        self.unit, self.path = unit, folder / f"{unit}.db"
-        self.identity = IDENTITIES.of(unit)
+    def __init__(self, unit: str, folder: Path, rng: Random, clock: Callable[[], int], name: str = "") -> None:
+        self.unit, self.name = unit, name or unit
+        self.path = folder / f"{self.name}{DATABASE}"
+        self.keys = Keys.load(unit, self._keys_path)
         self.rng, self._clock = rng, clock
         self.skew_ms = 0
         self.fuse: int | None = None
@@ -54,6 +66,12 @@ class Process:
         self.counts_syncs = False
         """Whether power cuts are to come: then each commit's log is remembered."""
         self.down_until: int | None = None
+        self.alone_until = 0
+        """Until when nobody is met: the turn."""
+        self.is_blank = False
+        """Whether its disk is new, and nothing on it yet."""
+        self.is_refused = False
+        """Whether its parent has certified another life to come after the one that this node had."""
         self.brake = BrakeRule(share=1.0)
         self.by_hand = False
         """Whether its operator brings registry versions into force."""
@@ -101,7 +119,7 @@ class Process:
 
     def _die(self) -> None:
         self.has_crashed = True
-        raise SimulatedCrash(self.unit)
+        raise SimulatedCrash(self.name)
 
     def _connected(self, connection: Any, _record: Any) -> None:
         ((synchronous,),) = connection.execute("PRAGMA synchronous").fetchall()
@@ -124,18 +142,44 @@ class Process:
         event.listen(self._engine, "connect", self._connected)
         if self.fuse is not None:
             self._watch()
+        self.keys = Keys.load(self.unit, self._keys_path)
+        life = self.keys.sealing
         self.context = Context(
             unit=UnitPath(self.unit),
-            epoch=self.identity.epoch,
+            epoch=life.epoch,
             tree_id=IDENTITIES.tree_id,
-            sign=self.identity.sign,
+            sign=life.sign,
             salt=lambda: self.rng.randbytes(16),
             now_ms=self.now_ms,
             brake=self.brake,
             registry_by_hand=self.by_hand,
         )
         self.write(open_database, self.context)
-        self.write(keep_path, self.identity.path, self.context.tree_id)
+        self.write(introduce, self.context, self.keys.certified)
+        self.write(name_children, self.context, self.keys)  # type: ignore[arg-type]
+        if self.keys.waiting:
+            self._resume_life()
+
+    def _resume_life(self) -> None:
+        """What a start does where a new life waits for its certificate."""
+        life = self.keys.sealing
+        if not self.look(lives.is_begun, life.epoch):
+            self.write(lives.begin_life, self.context, life.epoch, life.sign, again=True)
+            while self.seal_one():
+                pass
+        self.write(lives.settle_down)
+
+    def rebuild(self) -> None:
+        """A home made anew: new keys, which the parent certifies at once, and an empty database."""
+        self.restore({})
+        self.keys = Keys(self.unit, self._keys_path, f"{self.rng.getrandbits(64):016x}")
+        self.keys.save()
+        self.is_blank = self.is_refused = False
+
+    def install(self, life: Identity) -> None:
+        """Its parent has certified the life that waited."""
+        self.keys.install(life)
+        self.is_refused = False
 
     def stop(self) -> None:
         """All that was in memory is gone."""
@@ -153,7 +197,7 @@ class Process:
         torn = self._torn_log(log) if cut else log
         self.stop()
         if log:
-            files[self._log_path.name] = torn
+            files[LOG] = torn
         self.restore(files)
         return torn != log
 
@@ -170,29 +214,32 @@ class Process:
 
     @property
     def _log_path(self) -> Path:
-        return self.path.with_name(self.path.name + "-wal")
+        return self._path(LOG)
+
+    @property
+    def _keys_path(self) -> Path:
+        return self._path(KEYS)
+
+    def _path(self, ending: str) -> Path:
+        return self.path.with_name(self.name + ending)
 
     def _log(self) -> bytes:
         return self._log_path.read_bytes() if self._log_path.exists() else b""
 
     def image(self) -> dict[str, bytes]:
-        """A copy of the files, as a backup takes it."""
-        return {path.name: path.read_bytes() for path in self._files()}
+        """A copy of the files by their endings, as a backup takes it."""
+        return {ending: self._path(ending).read_bytes() for ending in KEPT if self._path(ending).exists()}
 
     def restore(self, image: dict[str, bytes]) -> None:
-        """Put an old copy back; the process is down."""
+        """Put an old copy back, or nothing; the process is down."""
         assert not self.is_up
-        for path in [*self._files(), self.path.with_name(self.path.name + "-shm")]:
-            path.unlink(missing_ok=True)
-        for name, data in image.items():
-            (self.path.parent / name).write_bytes(data)
-
-    def _files(self) -> list[Path]:
-        both = (self.path, self.path.with_name(self.path.name + "-wal"))
-        return [path for path in both if path.exists()]
+        for ending in (*KEPT, SHARED):
+            self._path(ending).unlink(missing_ok=True)
+        for ending, data in image.items():
+            self._path(ending).write_bytes(data)
 
     def bytes_on_disk(self) -> bytes:
-        return b"\0".join(path.read_bytes() for path in self._files())
+        return b"\0".join(self._path(each).read_bytes() for each in (DATABASE, LOG) if self._path(each).exists())
 
     # --- transactions ---
 
@@ -227,6 +274,11 @@ class Process:
             self._eyes = sqlcipher3.dbapi2.connect(str(self.path), isolation_level=None)
         found: list[tuple[Any, ...]] = self._eyes.execute(sql, values).fetchall()
         return found
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether it has been given the registry; before that, a new disk holds none of its tables."""
+        return self.query("SELECT count(*) FROM sqlite_master WHERE name IN ('person', 'thing', 'word')") == [(3,)]
 
     @property
     def is_fenced(self) -> bool:

@@ -23,26 +23,28 @@ from tests.simulation.truth import ALIVE, Kept, Place, Truth, Write, says_someth
 
 
 class Stored(NamedTuple):
-    """A write as a node has it; one sealed twice has two batches and is two here."""
+    """A write as a node has it. One sealed in several lives of its node is in several batches."""
 
-    batch: bytes
+    dots: frozenset[bytes]
     time: int
     origin: str
     value: Any
     held: str
     covered: bool
 
-    @property
-    def mark(self) -> tuple[bytes, str, str, bool]:
-        return self.batch, repr(self.value), self.held, self.covered
+    def mark(self, kept: Iterable[Kept]) -> Mark:
+        """Of a write that was sealed more than once a node may know only some batches that it is in."""
+        dots = next((each.dots for each in kept if self.dots <= each.dots), self.dots)
+        return dots, repr(self.value), self.held, self.covered
 
 
 Held = dict[Place, list[Stored]]
+Mark = tuple[frozenset[bytes], str, str, bool]
 TWIN = "twin"
 
 
 def held_by(
-    connection: Any, node: Process, table: Table, scope: str
+    connection: Any, node: Process, truth: Truth, table: Table, scope: str
 ) -> tuple[Held, dict[str, bytes | None], dict[tuple[str, bytes], int]]:
     """What the node's storage holds of one table of one scope: registers, who is shown, when each was born."""
     unit = scope.partition("/")[0]
@@ -70,11 +72,11 @@ def held_by(
                 place = (table.name, unit, key, who, name, element)
                 found[place] = [
                     Stored(
-                        *(dot.hash, write.time, write.origin, write.value),
+                        frozenset(truth.first(dot.hash) for dot in write.dots),
+                        *(write.time, write.origin, write.value),
                         *("" if not write.held else write.held.name.lower(), write.covered),
                     )
                     for write in writes
-                    for dot in write.dots
                 ]
     return found, front, born
 
@@ -84,8 +86,8 @@ class NodeCheck:
 
     def __init__(self, node: Process, truth: Truth, count: Callable[[str], None]) -> None:
         self.node, self.truth, self.count = node, truth, count
-        self.windows = truth.nodes[node.unit].windows
-        self.expected = truth.registers(truth.nodes[node.unit].applied)
+        self.windows = truth.nodes[node.name].windows
+        self.expected = truth.registers(truth.nodes[node.name].applied)
         self.scopes = {scope for (scope,) in node.query("SELECT name FROM _scope")}
         self.registry = node.look(current_registry, node.context)
         self.quiet = self._quiet()
@@ -119,13 +121,14 @@ class NodeCheck:
         for place in sorted({*expected, *found}, key=repr):
             if place[:3] in self.windows or self._is_unsettled(*place):
                 continue
-            want = Counter(marks_of(expected.get(place, ())))
-            have = Counter(each.mark for each in found.get(place, ()))
+            kept = expected.get(place, ())
+            want = counted(marks_of(kept))
+            have = counted(each.mark(kept) for each in found.get(place, ()))
             require(want == have, lambda p=place, w=want, h=have: self._explain(p, w, h))  # type: ignore[misc]
         self._times(found)
         self._journal(found)
         if self.truth.is_steady:
-            kept = {(place, each.write.batch) for place, writes in self.expected.items() for each in writes}
+            kept = {(place, dot) for place, writes in self.expected.items() for each in writes for dot in each.dots}
             check_driven_out(self.node, self.truth, kept, self._is_told)
         self._what_met(found)
         self._one_scope()
@@ -134,11 +137,11 @@ class NodeCheck:
         """I6: a write has one time everywhere. I12: it is later than all that it replaces."""
         times = self.truth.times
         for place, writes in found.items():
-            for batch, time, _, value, held, covered in writes:
+            for batch, time, _, value, held, covered in ((dot, *each[1:]) for each in writes for dot in each.dots):
                 if covered and not held and not says_something(value) and (place, batch) in self.truth.split:
                     continue  # with that the row was entered; the time that is known is that of the edit
                 first = times.setdefault((place, batch), time)
-                require(first == time, lambda p=place: f"I6: {self.node.unit} gives {p} another time")  # type: ignore[misc]
+                require(first == time, lambda p=place: f"I6: {self.node.name} gives {p} another time")  # type: ignore[misc]
         for place, kept in self.expected.items():
             for write in (each.write for each in kept):
                 mine = times.get((place, write.batch))
@@ -146,7 +149,7 @@ class NodeCheck:
                     continue
                 seen = write.seen
                 if place[4] == ALIVE:  # counts only what it replaces itself: other writes of `alive` count nothing
-                    seen = frozenset(each.write.batch for each in self.truth.registers(seen).get(place, ()))
+                    seen = frozenset(dot for each in self.truth.registers(seen).get(place, ()) for dot in each.dots)
                 self._not_moved(write, mine)
                 for batch in seen:
                     earlier = times.get((place, batch), -1)
@@ -164,12 +167,14 @@ class NodeCheck:
         for place, writes in found.items():
             if len({level(each.origin) for each in writes}) > 1:
                 self.count("edits of several levels met")
+            if any(len(each.dots) > 1 for each in writes):
+                self.count("sealed twice")
             if place[4] == ALIVE and len({bool(each.value) for each in writes}) > 1:
                 self.count("delete met an edit")
             for each in writes:
                 if each.held:
                     self.count(f"held, {each.held}")
-                waited = (self.node.unit, place, each.batch)
+                waited = (self.node.name, place, min(each.dots))
                 if each.held == "code":
                     self.truth.waited.add(waited)
                 elif waited in self.truth.waited:
@@ -210,14 +215,17 @@ class NodeCheck:
 
     def _explain(self, place: Place, want: Counter[Any], have: Counter[Any]) -> str:
         show, more = (
-            [f"{count}x {value} of {batch.hex()[:8]} {why}" for (batch, value, *why), count in each.items()]
+            [
+                f"{count}x {value} of {'+'.join(sorted(dot.hex()[:8] for dot in dots))} {why}"
+                for (dots, value, *why), count in each.items()
+            ]
             for each in (want - have, have - want)
         )
-        return f"I1/I7: {self.node.unit} {place}: lacks {show}, has unexpectedly {more}"
+        return f"I1/I7: {self.node.name} {place}: lacks {show}, has unexpectedly {more}"
 
     def _table(self, connection: Any, table: Table, scope: str) -> Held:
         unit = scope.partition("/")[0]
-        found, front, born = held_by(connection, self.node, table, scope)
+        found, front, born = held_by(connection, self.node, self.truth, table, scope)
         self.front.update({(table.name, unit, key): who for key, who in front.items()})
         rows = rows_of(connection, table, unit)
         for key in sorted({*front, *rows}):
@@ -302,8 +310,14 @@ class NodeCheck:
         return _lives(TABLES[place[0]], {bool(each.value) for each in found[(*place[:4], ALIVE, "")]})
 
 
-def marks_of(kept: Iterable[Kept]) -> list[tuple[bytes, str, str, bool]]:
-    return [(each.write.batch, repr(each.write.value), each.held, each.covered) for each in kept]
+def marks_of(kept: Iterable[Kept]) -> list[Mark]:
+    return [(each.dots, repr(each.write.value), each.held, each.covered) for each in kept]
+
+
+def counted(marks: Iterable[Mark]) -> Counter[Mark]:
+    """With what several lives entered a row without, that nobody shows, counts once."""
+    left_out = {("None", "", True), ("(None, None)", "", True)}
+    return Counter({(frozenset[bytes](), *mark[1:]) if mark[1:] in left_out else mark for mark in marks})
 
 
 def _stamps(writes: Iterable[Stored]) -> list[Stamp]:

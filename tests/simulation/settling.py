@@ -168,7 +168,7 @@ class Settler:
     def _sealed(self, node: Process, work: Any, *args: Any) -> Any:
         """What a decision seals, though it may only confirm what is shown; the truth learns it from the batch."""
         before = len(self.truth.batches)
-        self.truth.telling = node.unit
+        self.truth.telling = node.name
         try:
             told = node.write(work, node.context, *args)
         finally:
@@ -187,7 +187,7 @@ class Settler:
     def rogue(self, node: Process) -> None:
         """A node's own program signs what its table would refuse: an edit of a field that others write, or of a
         required one to nothing."""
-        if level(node.unit) < 2 or node.is_fenced:
+        if level(node.unit) < 2:
             return
         while node.seal_one():
             pass

@@ -33,13 +33,23 @@ POWER_CUTS = (0.3, 1.0)
 """Of the crashes."""
 SMALL_CREDIT = 5_000
 """Bytes: two of a short run's largest batches."""
-RESTORES = {"image": (0.1, 0.3), "restore": (0.01, 0.04), "clone": (0.0, 1.0)}
+RESTORES = {
+    "image": (0.1, 0.3),
+    "restore": (0.01, 0.04),
+    "clone": (0.0, 1.0),
+    "both": (0.0, 0.6),
+    "alone": (0.0, 0.5),
+    "in a row": (0.0, 0.3),
+}
+LOST = {"lost": (0.005, 0.02), "image": (0.0, 0.2), "restore": (0.0, 0.01)}
+CLONED = {"copied": (0.02, 0.08), "operator": (0.01, 0.06), "image": (0.0, 0.2), "restore": (0.0, 0.01)}
 CROWDED = {"reorder": 0.8, "loss": 0.2, "cut": 0.02}
 HOSTILE = {"poisoned": (0.1, 0.4)}
 FORKED = {"equivocated": (0.2, 0.6)}
 CHANGED = {"registry published": (0.3, 0.8), "registry applied": (0.02, 0.06)}
 HELD = {"rogue": (0.02, 0.08), "decision": (0.02, 0.08)}
 DECIDED = {"decision": (0.1, 0.25), "overturning": (0.03, 0.1)}
+FAULTS = {"hostile": HOSTILE, "forked": FORKED, "changed": CHANGED, "lost": LOST, "cloned": CLONED}
 SOMETIMES = {"rogue": (0.0, 0.02), "decision": (0.0, 0.05), "overturning": (0.0, 0.02)}
 """What clerks and operators of a mixed run do beside all else."""
 KINDS = {
@@ -48,13 +58,16 @@ KINDS = {
     "braked": 0.08,
     "crowded": 0.13,
     "restored": 0.16,
+    "lost": 0.06,
+    "cloned": 0.08,
     "hostile": 0.08,
     "forked": 0.08,
     "held": 0.08,
     "decided": 0.08,
 }
 """Shares of the seeds. Crowded: everybody writes one row within a few milliseconds, over a line on which nothing comes
-in order. Restored: what follows a restore is not healed yet, so the others must not suffer it. Hostile: an origin
+in order. Restored: old images are put back. Lost: disks are lost, and nodes rebuilt from nothing. Cloned: a home is
+copied and runs twice, until an operator decides. Hostile: an origin
 breaks rules with its own key, and its streams are left; nothing else may suffer. Forked: somewhere on the way a batch
 has a twin that its origin signed, too. Braked: a sealing that changes two rows of a few waits for a person.
 Changed: the root publishes the next registry, and some nodes bring it into force late. Held: values are held for their
@@ -93,7 +106,25 @@ MUST_FIRE = (
     "taken again",
     "restore",
     "clone",
-    "fenced",
+    "restored root",
+    "restored parent",
+    "restored with its parent",
+    "restored with edits unsealed",
+    "restored from before a fork",
+    "restored and alone",
+    "three in a row",
+    "lost disk",
+    "rebuilt",
+    "copied",
+    "certified",
+    "refused successor",
+    "approved",
+    "switched off",
+    "own past",
+    "sealed twice",
+    "said again",
+    "said a third time",
+    "healed stream",
     "open conflict",
     "held, right",
     "held, rule",
@@ -163,8 +194,8 @@ class Swarm:
             swarm.brakes, swarm.ids = True, 6
         elif kind == "restored":
             swarm.rates.update({fault: rng.uniform(*span) for fault, span in RESTORES.items()})
-        elif kind in ("hostile", "forked", "changed"):
-            its = {"hostile": HOSTILE, "forked": FORKED, "changed": CHANGED}[kind]
+        elif kind in FAULTS:
+            its = FAULTS[kind]
             swarm.rates.update({fault: rng.uniform(*span) for fault, span in its.items()})
         elif kind in ("held", "decided"):
             its = {"held": HELD, "decided": DECIDED}[kind]

@@ -27,7 +27,7 @@ def entries_of(node: Process, digest: bytes) -> list[Entries]:
 
 def tell(node: Process, truth: Truth, scope: str, digest: bytes) -> None:
     """What the batch wrote is what it says."""
-    seen, clock = truth.nodes[node.unit].applied, node.now_ms() << 16
+    seen, clock = truth.nodes[node.name].applied, node.now_ms() << 16
     alive: dict[tuple[str, str, str, bytes], tuple[int, bool, bool]] = {}
     for entries in entries_of(node, digest):
         table = TABLES[entries.table.name]

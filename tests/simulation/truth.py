@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,11 +72,13 @@ class Write:
 @dataclass(frozen=True)
 class Kept:
     """A write that a register keeps. ``held`` says why it is not shown; ``covered``: a write that is held had seen
-    it, so it is no longer a rival of any."""
+    it, so it is no longer a rival of any. ``dots``: the batches that it is in; more than one where it was sealed in
+    several lives of its node."""
 
     write: Write
     held: str
     covered: bool
+    dots: frozenset[bytes]
 
 
 def nfc(value: Any) -> Any:
@@ -204,6 +206,7 @@ class NodeTruth:
     """One node's own history. It goes back when the node's files do."""
 
     applied: frozenset[bytes] = frozenset()
+    """Batches, each by its first name."""
     windows: dict[Key, Window] = field(default_factory=dict)
 
     def copy(self) -> NodeTruth:
@@ -225,6 +228,7 @@ class Undone:
 @dataclass
 class Truth:
     nodes: dict[str, NodeTruth] = field(default_factory=dict)
+    """By the name of the machine."""
     batches: dict[bytes, list[Write]] = field(default_factory=dict)
     """What each batch should carry; batches from before the run carry nothing that is watched."""
     times: dict[tuple[Place, bytes], int] = field(default_factory=dict)
@@ -242,6 +246,16 @@ class Truth:
     codes: dict[bytes, set[tuple[str, str]]] = field(default_factory=dict)
     """The (unit, code) that each catalogue batch brought."""
     undone: list[Undone] = field(default_factory=list)
+    names: dict[bytes, bytes] = field(default_factory=dict)
+    """Of each batch that says another one again, in a later life of its origin: that other one."""
+    scopes: dict[bytes, str] = field(default_factory=dict)
+    """Of each batch: where it travels."""
+
+    def first(self, batch: bytes) -> bytes:
+        """The name that a batch was sealed under at first: all that repeat it are the same batch."""
+        while batch in self.names:
+            batch = self.names[batch]
+        return batch
 
     def wrote(
         self, node: str, key: Key, rows: tuple[RowImage | None, RowImage | None], shown: bytes | None, clock: int
@@ -263,10 +277,10 @@ class Truth:
         ]
         return None if None in found else [each for each in found if each is not None]
 
-    def sealed(self, node: str, key: Key, batch: bytes | None) -> None:
+    def sealed(self, node: str, unit: str, key: Key, batch: bytes | None) -> None:
         """A key's notes have gone: into a batch, or because the row came and went."""
         window = self.nodes[node].windows.pop(key)
-        writes = Folding(node, key, window, batch or b"", self).run()
+        writes = Folding(unit, key, window, batch or b"", self).run()
         if batch is None:
             assert not writes, f"I2: {node} threw away its notes of {key}: {writes}"
         else:
@@ -285,6 +299,10 @@ class Truth:
 
     def equivocated(self, one: bytes, other: bytes) -> None:
         """A batch has a twin that was signed at the same place, with the same in it."""
+        self.scopes[other] = self.scopes[one]
+        if one in self.names:  # both say the same batch again
+            self.names[other] = self.names[one]
+            return
         twins = [replace(write, batch=other) for write in self.batches.get(one, ())]
         self.batches[other] = []
         self.add(other, twins)
@@ -305,19 +323,40 @@ class Truth:
                 by_register.setdefault(write.place[:5], []).append(write)
         found: dict[Place, list[Kept]] = {}
         for writes in by_register.values():
-            for write in writes:
+            for write, dots in self.sealings(writes):
                 if write.value is FORGET:
                     continue
                 after = [
-                    each for each in writes if write.batch in each.seen and each.place[5] in (write.place[5], FORGET)
+                    each
+                    for each in writes
+                    if each.batch not in dots
+                    and not dots.isdisjoint(each.seen)
+                    and each.place[5] in (write.place[5], FORGET)
                 ]
                 held = why_held(write, known)
                 if not after or (held in ("", "code") and all(self._covers(each, known) for each in after)):
                     kept = found.setdefault(write.place, [])
-                    kept.append(Kept(write, held, bool(after)))
+                    kept.append(Kept(write, held, bool(after), dots))
                     if held and (write.place, write.batch) in self.split:
-                        kept.append(Kept(replace(write, value=nothing_like(write.value)), "", True))
+                        kept.append(Kept(replace(write, value=nothing_like(write.value)), "", True, dots))
         return found
+
+    def sealings(self, writes: Iterable[Write]) -> Iterator[tuple[Write, frozenset[bytes]]]:
+        """Each write once, with the batches that it is in: one edit that was sealed in several lives of its node is one
+        write, and whoever has seen it in one batch has seen it. Of one node's edits in one life each has seen those
+        before it: they are several, even where a clock gives them one time."""
+        alike: dict[tuple[Any, ...], list[Write]] = {}
+        for write in writes:
+            time = self.times.get((write.place, write.batch), write.batch)
+            alike.setdefault((write.place, write.origin, time, repr(write.value)), []).append(write)
+        for each in alike.values():
+            while each:
+                one = [each.pop()]
+                for write in one:  # which grows
+                    twins = [twin for twin in each if twin.batch not in write.seen and write.batch not in twin.seen]
+                    each[:] = [twin for twin in each if twin not in twins]
+                    one.extend(twins)
+                yield min(one, key=lambda write: write.batch), frozenset(write.batch for write in one)
 
     def _covers(self, write: Write, known: set[tuple[str, str]]) -> bool:
         """Whether what a write had seen may still be shown: it is held itself, and its batch did not empty the register
