@@ -24,6 +24,7 @@ from node.keys import KeyStore
 from node.local import Node
 from node.parent_link import enrol
 from node.storage.audit import note
+from node.storage.revocations import waits_for_an_edit
 from sync_engine.audit import Act
 from sync_engine.errors import BadInvitation, LinkFault, WrongTree
 
@@ -59,6 +60,7 @@ async def from_parent(
         try:
             await node.database.write(note, node.context, Act.RECOVER, {"unit": config.unit, "epoch": node.keys.epoch})
             done: dict[str, Any] = await sync(node, {}, lambda _progress: None)
+            done["counts_with_next_edit"] = await node.database.read(waits_for_an_edit, node.context)
         except LinkFault as fault:  # such as the other machine, which calls in the same moment and does not know yet
             fault.hint = CERTIFIED
             raise

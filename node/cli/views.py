@@ -222,6 +222,8 @@ def attention(status: Mapping[str, Any]) -> list[str]:
         lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
     for each in status.get("keys", []):
         lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
+    if status.get("counts_with_next_edit"):
+        lines.append(say("look.next_edit"))
     lines += [say("look.held_back", **each) for each in status.get("held_back", [])]
     lines += [say("look.certificates", **each) for each in status.get("certificates_waiting", [])]
     lines += [say("look.set_aside", **each) for each in status["set_aside"][:5]]
