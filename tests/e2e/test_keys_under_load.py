@@ -130,6 +130,7 @@ def test_a_key_is_revoked_in_mid_session_and_its_unit_comes_back_by_invitation(l
     until("the open connection is cut", lambda: refusal in province.log, REVOKED_S, line.tails)
     until("the district's operator reads why", lambda: refusal in district.log, REVOKED_S, line.tails)
     assert time.monotonic() - revoked < REVOKED_S
+    assert events(province, "session") == [], "it was cut, and did not come to its end"
     assert 0 < good < ROWS
 
     refused = district.dongbo("sync", code=1)
