@@ -112,6 +112,8 @@ class PeerCaps:
 STRANGERS = "others"
 """One account for all who have a certificate of the tree and no business here: names below a unit cost it nothing."""
 
+INVITED = "{unit} (by invitation)"
+
 
 class Caps:
     """The accounts of one node, since it was started."""
@@ -133,9 +135,12 @@ class Caps:
             )
         return found
 
-    def caller(self, unit: str, here: str) -> PeerCaps:
-        """Whose account a call is on."""
-        return self.of(unit if parent_of(unit) == here else STRANGERS)
+    def caller(self, unit: str, here: str, *, invited: bool = False) -> PeerCaps:
+        """Whose account a call is on. An invitation has its own: a copy of a unit's home that asks and asks for a key
+        must not be in the way of the machine that is to take its place."""
+        if parent_of(unit) != here:
+            return self.of(STRANGERS)
+        return self.of(INVITED.format(unit=unit) if invited else unit)
 
     def may_note(self, peer: str) -> bool:
         """Whether one more refusal of a peer is put on record."""

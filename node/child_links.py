@@ -219,6 +219,7 @@ class ChildLinks:
             try:
                 summary = await self._while_good(certified, session)
             finally:
+                await link.settle()
                 link.close()
             log.info(
                 "session",
@@ -238,7 +239,8 @@ class ChildLinks:
         try:
             certified = self._caller(context)
             caller = certified.unit
-            async with caps.call(caps.caller(caller, self.node.config.unit), enrols=True):
+            account = caps.caller(caller, self.node.config.unit, invited=certified.enrolment)
+            async with caps.call(account, enrols=True):
                 if not certified.enrolment:
                     raise BadCertificate("only an invitation may enrol a unit")
                 response = await answer(self.node, certified, request)

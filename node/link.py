@@ -15,6 +15,9 @@ from sync_engine.errors import LinkFault
 
 AHEAD = 2
 
+SETTLE_S = 2.0
+"""So long the end of a session waits for what it was writing: a peer that takes nothing more needs no reason either."""
+
 
 class Link(Protocol):
     """Frames of one session, in order; None when the other side has ended."""
@@ -31,6 +34,7 @@ class StreamLink:
         self._read, self._write = read, write
         self._frames: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(maxsize=AHEAD)
         self._closed = False
+        self._writing: asyncio.Future[None] | None = None
         self._reader: asyncio.Task[None] | None = asyncio.create_task(self._feed())
 
     async def _feed(self) -> None:
@@ -46,7 +50,15 @@ class StreamLink:
             await self._frames.put(error)
 
     async def send(self, data: bytes) -> None:
-        await self._write(data)
+        """May be cancelled without harm: what was begun goes out."""
+        self._writing = asyncio.ensure_future(self._write(data))
+        await asyncio.shield(self._writing)
+
+    async def settle(self) -> None:
+        """Wait for a write that its session has left: until it is done gRPC takes nothing else, and the peer would not
+        hear why its call has ended."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=SETTLE_S)
 
     async def receive(self) -> bytes | None:
         """The next frame; None at the end. Raises what the stream ended with. May be cancelled without harm."""
@@ -67,3 +79,12 @@ class StreamLink:
         if self._reader is not None:
             self._reader.cancel()
             self._reader = None
+        if self._writing is not None:
+            self._writing.add_done_callback(_look_away)
+            self._writing = None
+
+
+def _look_away(written: asyncio.Future[None]) -> None:
+    """Nobody asks any more how a write ended; asyncio would complain of it."""
+    if not written.cancelled():
+        written.exception()

@@ -24,8 +24,13 @@ from node.keys import KeyStore
 from node.local import Node
 from node.parent_link import enrol
 from node.storage.audit import note
+from node.storage.revocations import waits_for_an_edit
 from sync_engine.audit import Act
-from sync_engine.errors import BadInvitation, WrongTree
+from sync_engine.errors import BadInvitation, LinkFault, WrongTree
+
+CERTIFIED = (
+    "the new keys are certified and in place: 'dongbo run' fetches what the parent holds, or the same command once more"
+)
 
 
 def schedule_of(every: float | None) -> Schedule | None:
@@ -55,6 +60,10 @@ async def from_parent(
         try:
             await node.database.write(note, node.context, Act.RECOVER, {"unit": config.unit, "epoch": node.keys.epoch})
             done: dict[str, Any] = await sync(node, {}, lambda _progress: None)
+            done["counts_with_next_edit"] = await node.database.read(waits_for_an_edit, node.context)
+        except LinkFault as fault:  # such as the other machine, which calls in the same moment and does not know yet
+            fault.hint = CERTIFIED
+            raise
         finally:
             await node.close()
         _mark_of(home).unlink(missing_ok=True)

@@ -119,6 +119,12 @@ async def test_keys_are_certified_a_few_at_first_and_then_rarely(caps: Caps) -> 
     assert (await calls(caps, caps.of(UNIT), 8, enrols=True)).count("served") <= 6
 
 
+async def test_a_copy_of_a_home_that_asks_and_asks_does_not_shut_the_invited_machine_out(caps: Caps) -> None:
+    assert "refused" in await calls(caps, caps.caller(UNIT, "hue.vn"), 20, enrols=True)
+    assert await calls(caps, caps.caller(UNIT, "hue.vn", invited=True), 1, enrols=True) == ["served"]
+    assert caps.caller("a.b.vn", "hue.vn", invited=True).unit == STRANGERS
+
+
 def test_who_has_no_business_here_shares_one_account(caps: Caps) -> None:
     assert caps.caller(UNIT, "hue.vn").unit == UNIT
     strangers = ("a.phu-vang.hue.vn", "b.phu-vang.hue.vn", "vn", "hue.vn", "ipv4:127.0.0.1:5")

@@ -62,6 +62,8 @@ def recover(
         return
     click.echo(say("recover.done", unit=done["unit"], name=done["name"]))
     click.echo(say("recover.synced"))
+    if done.get("counts_with_next_edit"):
+        click.echo(say("look.next_edit"))
     click.echo(say("recover.next"))
 
 

@@ -37,6 +37,8 @@ BRAKES_SHOWN = 5
 WITHHELD_SHOWN = 5
 BACKUP_DAYS_MAX = 7
 """A backup that is older says that something stopped making them."""
+NEW_LIFE_DAYS = 7
+"""For so long people are told what happened to this machine."""
 PIPE_WIDTH = 120
 """Where there is no terminal, lines are not broken at 80: names of units are long."""
 
@@ -213,10 +215,15 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     if status["damaged_batches"]:
         lines.append(say("look.damaged", count=status["damaged_batches"]))
     lines += [say("look.left", **each) for each in status["left_streams"]]
+    began = status.get("new_life_at")
+    if began is not None and _days_since(began) < NEW_LIFE_DAYS:
+        lines.append(say("look.new_life", at=moment(began)))
     if status.get("key", {}).get("new_key_waits"):
         lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
     for each in status.get("keys", []):
         lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
+    if status.get("counts_with_next_edit"):
+        lines.append(say("look.next_edit"))
     lines += [say("look.held_back", **each) for each in status.get("held_back", [])]
     lines += [say("look.certificates", **each) for each in status.get("certificates_waiting", [])]
     lines += [say("look.set_aside", **each) for each in status["set_aside"][:5]]

@@ -19,6 +19,7 @@ from node.keys import pending
 from node.local import Node, now_ms
 from node.storage import peers, report, review, revocations
 from node.storage.alarms import alarms
+from node.storage.audit import last_time_of
 from node.storage.certifications import waiting_requests
 from node.storage.confirmed import confirmed
 from node.storage.context import Context
@@ -30,6 +31,7 @@ from node.storage.peers import Peer
 from node.storage.registries import current_registry
 from node.storage.sealing import pending_count
 from node.timetable import NextCall, Timetable
+from sync_engine.audit import Act
 from sync_engine.names import parent_of
 
 STALE_MS = 24 * 3600 * 1000
@@ -97,6 +99,7 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "quarantined": sum(each["batches"] for each in held_back),
         "held_back": held_back,
         "keys": revocations.key_alarms(connection, context),
+        "counts_with_next_edit": revocations.waits_for_an_edit(connection, context),
         "certificates_waiting": waiting_requests(connection),
         "frozen": [each["stream"] for each in left if each["state"] == "frozen"],
         "left_streams": left,
@@ -105,6 +108,7 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "records": report.records(connection, context),
         "at_rest": config.at_rest.database,
         "last_backup_at": last_backup_at(connection),
+        "new_life_at": last_time_of(connection, Act.NEW_LIFE),
         "schedule": {
             key: getattr(config.schedule, key) for key in ("every_s", "cron", "windows", "blackout", "rate_kbit_s")
         },

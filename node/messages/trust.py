@@ -16,7 +16,12 @@ ENGLISH: dict[str, str] = {
     " signed waits, and changes nothing. Tell the operator of the unit above at once: its CA key may be stolen.",
     "look.key.revoked": "The key of {unit} was revoked: {reason}",
     "look.key.revoked.mine": "REVOKED: the unit above has ended this node's key: {reason}. Ask its operator.",
+    "look.next_edit": "What was entered here after the former key had ended does not count at other units yet: it does"
+    " as soon as one more record is entered or changed here, and has been sent.",
     "look.held_back": "{batches} batches of {unit} wait and change nothing, for the sake of its key.",
+    "look.new_life": "At {at} this machine went on from an older copy of itself, or beside one, and took a new key by"
+    " itself. Nothing is to be done: what was lost here comes back from the units above and below, and what was entered"
+    " here stays.",
     "look.new_key": "This node's new key is not certified yet: {why}",
     "look.new_key.asked": "it is asked for with the next call to the parent",
     "look.certificates": "{unit} asks for a new certificate: bring the CA key and run 'dongbo approve'.",

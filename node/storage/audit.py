@@ -135,6 +135,11 @@ def recorded(connection: Connection, since_ms: int | None, limit: int | None) ->
     return list(_links(reversed(rows)))
 
 
+def last_time_of(connection: Connection, act: Act) -> int | None:
+    """When something was last done here; None for never."""
+    return execute(connection, "SELECT max(time) FROM _audit WHERE act = ?", (act.value,)).scalar()
+
+
 def proven(connection: Connection, anchors: Iterable[Anchor]) -> Walk:
     """The whole chain, proven against itself and against what was signed of it."""
     walk = Walk(anchors)

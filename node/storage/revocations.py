@@ -219,6 +219,15 @@ def key_alarms(connection: Connection, context: Context) -> list[dict[str, Any]]
     return second + ended
 
 
+def waits_for_an_edit(connection: Connection, context: Context) -> bool:
+    """Whether this node has applied what it signed itself under a former key after that had ended: for others it counts
+    as soon as this node seals something under the present one, which names it."""
+    own = [
+        row for row in streams(connection) if row.stream.origin == context.unit and row.stream.epoch != context.epoch
+    ]
+    return any(row.applied is not None and why_not(connection, row, row.applied) == "revoked" for row in own)
+
+
 def is_out(connection: Connection, unit: UnitPath) -> bool:
     """Whether every key of a unit that counts is revoked: it may not come back without its parent's invitation."""
     counted = accepted_epochs(connection, unit)
