@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -235,41 +235,41 @@ class ChildLinks:
             turn.give()
 
     async def _enrol(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        async def work(caller: Certified) -> bytes:
+            if not caller.enrolment:
+                raise BadCertificate("only an invitation may enrol a unit")
+            return await answer(self.node, caller, request)
+
+        return await self._certifying(context, work, "enrolled")
+
+    async def _renew(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        async def work(caller: Certified) -> bytes:
+            await self._check_child(caller)
+            return await renewed(self.node, caller, request)
+
+        return await self._certifying(context, work, "certified anew")
+
+    async def _certifying(
+        self,
+        context: grpc.aio.ServicerContext[bytes, bytes],
+        work: Callable[[Certified], Awaitable[bytes]],
+        done: str,
+    ) -> bytes:
+        """One call that asks for a certificate, within what its caller may ask."""
         caller, caps = context.peer(), self.node.caps
         try:
             certified = self._caller(context)
             caller = certified.unit
             account = caps.caller(caller, self.node.config.unit, invited=certified.enrolment)
             async with caps.call(account, enrols=True):
-                if not certified.enrolment:
-                    raise BadCertificate("only an invitation may enrol a unit")
-                response = await answer(self.node, certified, request)
-                log.info("enrolled", unit=certified.unit)
+                response = await work(certified)
+                log.info(done, unit=certified.unit)
                 return response
         except TooOften as fault:
             self._say_sometimes(caller, fault)
             await refuse(context, fault)
         except ReplicationError as fault:
-            log.warning("enrolment refused", reason=str(fault))
-            await self._put_on_record(caller, fault)
-            await refuse(context, fault)
-        return b""  # not reached: refuse() ends the call
-
-    async def _renew(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        caller, caps = context.peer(), self.node.caps
-        try:
-            certified = self._caller(context)
-            caller = certified.unit
-            async with caps.call(caps.caller(caller, self.node.config.unit), enrols=True):
-                await self._check_child(certified)
-                response = await renewed(self.node, certified, request)
-                log.info("certified anew", unit=certified.unit)
-                return response
-        except TooOften as fault:
-            self._say_sometimes(caller, fault)
-            await refuse(context, fault)
-        except ReplicationError as fault:
-            log.warning("not certified anew", reason=str(fault))
+            log.warning("certificate refused", unit=caller, reason=str(fault))
             await self._put_on_record(caller, fault)
             await refuse(context, fault)
         return b""  # not reached: refuse() ends the call

@@ -19,7 +19,7 @@ from node import invitation as invitations
 from node.invitation import Invitation
 from node.keys import CaKeyAway, KeyStore
 from node.local import Node
-from node.renewal import certify, check_may_follow, name_child
+from node.renewal import certify, check_may_follow, granted, name_child
 from node.storage.audit import note
 from node.storage.certificates import keep_path, note_replaced
 from node.storage.certifications import Asked, forget_asked, note_asked
@@ -31,7 +31,7 @@ from node.storage.setup import name_of, name_unit
 from sync_engine.audit import Act
 from sync_engine.batch import epoch_from_wire
 from sync_engine.certificates import Certified
-from sync_engine.errors import BadCertificate, BadName, LocalFault, Malformed, NotCertifiedYet, RemoteFault
+from sync_engine.errors import BadName, LocalFault, Malformed, NotCertifiedYet, RemoteFault
 from sync_engine.names import check_label, check_unit
 from sync_engine.wire import guard
 
@@ -183,7 +183,7 @@ def certify_invited(
     epoch = Epoch(epoch_from_wire(wire.epoch))
     asked = Asked(unit, epoch, None, invitation, request)
     try:
-        path, ca = _granted(connection, context, keys, unit, epoch, wire)
+        path, ca = granted(connection, context, keys, unit, epoch, wire)
     except CaKeyAway:
         note_asked(connection, context, asked)
         return None
@@ -198,30 +198,6 @@ def certify_invited(
     )
     note(connection, context, Act.APPROVE if recovers else Act.ENROL, {"unit": unit, "epoch": epoch})
     return made
-
-
-def _granted(
-    connection: Connection,
-    context: Context,
-    keys: KeyStore,
-    unit: UnitPath,
-    epoch: Epoch,
-    wire: sync_pb2.EnrolRequest,
-) -> tuple[tuple[bytes, ...], bytes]:
-    try:
-        return invitations.grant(
-            keys,
-            unit=unit,
-            epoch=epoch,
-            node_request=wire.node_request,
-            ca_request=wire.ca_request,
-            deepest_level=current_registry(connection, context).deepest,
-            now=datetime.now(UTC),
-        )
-    except CaKeyAway:
-        raise
-    except LocalFault as fault:
-        raise BadCertificate(str(fault), hint=fault.hint) from fault
 
 
 def certify_waiting(connection: Connection, context: Context, keys: KeyStore, asked: Asked) -> bool:

@@ -76,17 +76,18 @@ def _together(first: Summary, second: Summary) -> Summary:
     return Summary(second.peer, **told)
 
 
+def _channel(node: Node, parent: UnitPath, near: str) -> grpc.aio.Channel:
+    """To the parent, by way of ``near``, under the certificate in place."""
+    keys, relayed = node.keys, near != node.config.parent_address
+    return channel_to(
+        near, parent, key=keys.tls_key_pem, chain=keys.tls_chain_pem, root=keys.tls_root_pem, relayed=relayed
+    )
+
+
 async def _dial(node: Node, parent: UnitPath, near: str, progress: Callable[[Summary], None]) -> Summary:
     """One session by way of ``near``: the parent's address, or a relay that leads there."""
-    address, keys = node.config.parent_address, node.keys
-    channel = channel_to(
-        near,
-        parent,
-        key=keys.tls_key_pem,
-        chain=keys.tls_chain_pem,
-        root=keys.tls_root_pem,
-        relayed=near != address,
-    )
+    address = node.config.parent_address
+    channel = _channel(node, parent, near)
     try:
         await _connected(channel, address)
         call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(EXCHANGE)()
@@ -121,15 +122,8 @@ async def _ended_with(call: grpc.aio.StreamStreamCall[bytes, bytes], address: st
 async def _renew(node: Node, parent: UnitPath, near: str) -> None:
     """Have the new life that waits, or the certificate that nears its end, certified. A parent that cannot do so now,
     or is too old to know of it, is asked again next time. Raises Cloned or LinkFault."""
-    address, keys = node.config.parent_address, node.keys
-    channel = channel_to(
-        near,
-        parent,
-        key=keys.tls_key_pem,
-        chain=keys.tls_chain_pem,
-        root=keys.tls_root_pem,
-        relayed=near != address,
-    )
+    address = node.config.parent_address
+    channel = _channel(node, parent, near)
     try:
         await _connected(channel, address)
         request = renewal.request_of(node)

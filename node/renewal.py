@@ -212,15 +212,18 @@ def check_may_follow(connection: Connection, unit: UnitPath, present: Epoch, epo
         raise Cloned(COPY.format(unit=unit))
 
 
-def certify(
-    connection: Connection, context: Context, keys: KeyStore, unit: UnitPath, present: Epoch, request: bytes
-) -> bytes | None:
-    """Issue what a checked request asks for, and record it; None where the CA key is elsewhere: the request waits."""
-    wire = _parse(request)
-    epoch = epoch_from_wire(wire.epoch)
-    asked = Asked(unit, epoch, present, None, request)
+def granted(
+    connection: Connection,
+    context: Context,
+    keys: KeyStore,
+    unit: UnitPath,
+    epoch: Epoch,
+    wire: sync_pb2.EnrolRequest | sync_pb2.RenewRequest,
+) -> tuple[tuple[bytes, ...], bytes]:
+    """What a child's request is given: its node's path, and its CA certificate where it asks for one. Raises CaKeyAway
+    or BadCertificate."""
     try:
-        path, ca = invitation.grant(
+        return invitation.grant(
             keys,
             unit=unit,
             epoch=epoch,
@@ -230,10 +233,23 @@ def certify(
             now=datetime.now(UTC),
         )
     except CaKeyAway:
-        note_asked(connection, context, asked)
-        return None
+        raise
     except LocalFault as fault:
         raise BadCertificate(str(fault), hint=fault.hint) from fault
+
+
+def certify(
+    connection: Connection, context: Context, keys: KeyStore, unit: UnitPath, present: Epoch, request: bytes
+) -> bytes | None:
+    """Issue what a checked request asks for, and record it; None where the CA key is elsewhere: the request waits."""
+    wire = _parse(request)
+    epoch = epoch_from_wire(wire.epoch)
+    asked = Asked(unit, epoch, present, None, request)
+    try:
+        path, ca = granted(connection, context, keys, unit, epoch, wire)
+    except CaKeyAway:
+        note_asked(connection, context, asked)
+        return None
     keep_path(connection, path, context.tree_id)
     if wire.handover.body:
         keep(connection, context, _statement(wire.handover))

@@ -10,8 +10,7 @@ ReplicationError          hint= says what an operator can do
 │   └── Refused           the peer said no          -> tell the operator the peer's words
 ├── LocalFault            our store, setup or input -> stop this command, change nothing, tell the operator
 │   ├── BadName, RegistryError, BadInput, BadInvitation, RowTooLarge
-│   ├── HomeLocked, NotSetUp, AlreadySetUp, PortTaken, DiskFull
-│   └── Fenced            this node may not go on   -> recover
+│   └── HomeLocked, NotSetUp, AlreadySetUp, PortTaken, DiskFull
 └── LinkFault             nobody's fault            -> back off, reconnect, resume
     └── TooOften          the peer calls too often  -> call again after retry_s
 """
@@ -172,12 +171,6 @@ class DiskFull(LocalFault):
     """No space left where the node keeps its data; nothing was half-written."""
 
     default_hint = "free some space; the node goes on by itself"
-
-
-class Fenced(LocalFault):
-    """This node must not seal or ship until it has been recovered."""
-
-    default_hint = "run 'dongbo recover'"
 
 
 class LinkFault(ReplicationError):

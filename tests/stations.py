@@ -97,7 +97,7 @@ class Station:
     async def read(self, work: Callable[..., Any], *_arguments: Any) -> Any:
         last_ms = None if self.last is None else round(at(self.last).timestamp() * 1000)
         return {
-            peers.peer_of: Peer("vn", last_ms, None, None, None, None),
+            peers.peer_of: Peer("vn", last_ms, None, None, None),
             peers.behind: self.behind,
             work_of: Work(self.pending, self.sealed, self.braked),
         }[work]

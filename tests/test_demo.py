@@ -160,7 +160,7 @@ SCOPE = {"scope": "hue.vn", "rows": 2, "digest": "aa", "heads": {"hue.vn@1": 1},
 def report(**changed: Any) -> dict[str, Any]:
     """What one node says that is at rest and holds one scope."""
     quiet = dict.fromkeys(("pending_changes", "unsent_batches", "waiting_batches", "held"), 0)
-    return {**quiet, "frozen": [], "fenced": None, "scopes": [{**SCOPE, **changed}]}
+    return {**quiet, "frozen": [], "scopes": [{**SCOPE, **changed}]}
 
 
 def reports(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -52,7 +52,7 @@ def test_the_parents_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("node.commands.state.now_ms", lambda: ms(NOW))
-    peer = Peer("vn", None if last is None else ms(last), error, error and ms(NOW), None, None)
+    peer = Peer("vn", None if last is None else ms(last), error, error and ms(NOW), None)
     assert _parents_state(peer, Timetable(schedule), at(NOW), call) == state
 
 

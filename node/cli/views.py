@@ -29,7 +29,6 @@ COLOURS = {
     "never": "yellow",
     "failing": "red",
     "stale": "red",
-    "fenced": "bold red",
     "revoked": "bold red",
 }
 WATCH_S = 2.0
@@ -196,8 +195,6 @@ def _days_since(milliseconds: int | None) -> int:
 def attention(status: Mapping[str, Any]) -> list[str]:
     """What needs a person, one sentence each with what to do."""
     lines = []
-    if status["fenced"]:
-        lines.append(say("look.fenced", reason=status["fenced"]))
     if (days := _days_since(status["last_backup_at"])) >= BACKUP_DAYS_MAX:
         lines.append(say("look.backup", days=days))
     lines += map(_brake, status["brakes"][:BRAKES_SHOWN])

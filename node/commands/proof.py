@@ -24,7 +24,6 @@ from node.storage.digests import forget as forget_digest
 from node.storage.engine import execute
 from node.storage.health import OF_AN_INDEX, capture_faults, file_faults, put_right, rebuild_indexes
 from node.storage.inbox import decoded
-from node.storage.meta import get_meta
 from node.storage.registries import registry_for
 from node.storage.replay import sweep
 from node.storage.report import scopes_held
@@ -47,9 +46,8 @@ async def verify(node: Node, arguments: Mapping[str, Any], progress: Progress) -
     they are asked for in the next session."""
     async with _turns.setdefault(id(node), asyncio.Lock()):
         sweep(node.home)
-        if await node.database.read(get_meta, "fenced") is None:
-            await node.seal()  # what is pending is an edit: it becomes a batch before anything is compared
-            await node.apply_ready()
+        await node.seal()  # what is pending is an edit: it becomes a batch before anything is compared
+        await node.apply_ready()
         if not arguments.get("repair"):
             return await _examine(node, progress, None)
         mended = await _mend(node, progress)

@@ -26,7 +26,6 @@ from node.storage.context import Context
 from node.storage.damaged import noted
 from node.storage.engine import SQLITE_VERSION, execute
 from node.storage.held import held_count
-from node.storage.meta import get_meta
 from node.storage.peers import Peer
 from node.storage.registries import current_registry
 from node.storage.sealing import pending_count
@@ -42,7 +41,7 @@ whose calls this node makes itself, its timetable says what is late."""
 
 async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     """The keys of ``status --json``; ``brief`` leaves the digests out. A scope whose edits cannot be sealed now (the
-    node is fenced, or a program writes without a pause) has none."""
+    program writes without a pause) has none."""
     answer = await node.database.read(_status, node.context, node.config, node.next_call)
     answer["running"] = bool(arguments.get("running"))
     answer["key"] = {
@@ -104,7 +103,6 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "frozen": [each["stream"] for each in left if each["state"] == "frozen"],
         "left_streams": left,
         "set_aside": report.set_aside(connection, context),
-        "fenced": get_meta(connection, "fenced"),
         "records": report.records(connection, context),
         "at_rest": config.at_rest.database,
         "last_backup_at": last_backup_at(connection),
@@ -129,8 +127,6 @@ def _known_state(peer: Peer | None) -> str | None:
     """What needs no timetable to be told."""
     if peer is None or (peer.last_ok_ms is None and peer.last_error is None):
         return "never"
-    if peer.fenced:
-        return "fenced"
     return None if peer.last_error is None else "failing"
 
 
@@ -191,7 +187,7 @@ def _children(
                 "level": registry.level_of(unit),
                 "state": "revoked" if revocations.is_out(connection, UnitPath(unit)) else _state(peer, config),
                 "last_seen_at": None if peer is None else peer.last_ok_ms,
-                "last_error": None if peer is None else peer.fenced or peer.last_error,
+                "last_error": None if peer is None else peer.last_error,
                 "behind_batches": peers.behind(connection, unit, unit),
                 "clock_skew_ms": None if peer is None else peer.clock_skew_ms,
             }

@@ -35,7 +35,7 @@ def restless(reports: Reports) -> list[str]:
         for key in ("pending_changes", "unsent_batches", "waiting_batches", "held"):
             if report[key]:
                 found.append(say("demo.restless", unit=unit, count=report[key], what=key.replace("_", " ")))
-        if report["frozen"] or report["fenced"]:
+        if report["frozen"]:
             found.append(say("demo.stopped", unit=unit))
     return found
 

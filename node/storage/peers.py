@@ -26,13 +26,12 @@ class Peer:
     last_error: str | None
     last_error_ms: int | None
     clock_skew_ms: int | None
-    fenced: str | None
 
 
 def peer_of(connection: Connection, unit: str) -> Peer | None:
     found = execute(
         connection,
-        "SELECT unit, last_ok_ms, last_error, last_error_ms, clock_skew_ms, fenced FROM _peer WHERE unit = ?",
+        "SELECT unit, last_ok_ms, last_error, last_error_ms, clock_skew_ms FROM _peer WHERE unit = ?",
         (unit,),
     ).one_or_none()
     return None if found is None else Peer(*found)
@@ -50,16 +49,11 @@ def note_met(connection: Connection, unit: UnitPath, skew_ms: int, epoch: Epoch)
 
 
 def note_success(connection: Connection, unit: str, now_ms: int) -> None:
-    _set(connection, unit, "last_ok_ms = ?, last_error = NULL, last_error_ms = NULL, fenced = NULL", (now_ms,))
+    _set(connection, unit, "last_ok_ms = ?, last_error = NULL, last_error_ms = NULL", (now_ms,))
 
 
 def note_failure(connection: Connection, unit: str, now_ms: int, error: str) -> None:
     _set(connection, unit, "last_error = ?, last_error_ms = ?", (error, now_ms))
-
-
-def note_fenced(connection: Connection, unit: str, reason: str) -> None:
-    """A child may not go on until it has been recovered."""
-    _set(connection, unit, "fenced = ?", (reason,))
 
 
 def behind(connection: Connection, peer: str, child: str) -> int:

@@ -169,7 +169,7 @@ def mend(
     ids: Sequence[str],
     keep: Keep,
 ) -> list[Difference]:
-    """Put back those of some rows that differ; what was in them is handed to ``keep`` first. Raises SealFirst, Fenced
+    """Put back those of some rows that differ; what was in them is handed to ``keep`` first. Raises SealFirst
     or Unproven."""
     seal_remainder(connection, context)
     replay.advance(connection, scratch)

@@ -225,7 +225,6 @@ peer = _keyed(
     Column("last_error_ms", BigInteger),
     Column("clock_skew_ms", BigInteger),
     Column("certificate", LargeBinary),
-    Column("fenced", Text),
 )
 
 # What a peer's receipts name, by stream.

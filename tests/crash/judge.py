@@ -197,7 +197,7 @@ def final_state(step: Step, home: Path) -> Final:
 
 
 def _settle_and_digest(home: Path) -> Final:
-    """What is pending is sealed, what may be applied is; then the registers' digests by scope. Raises Fenced."""
+    """What is pending is sealed, what may be applied is; then the registers' digests by scope."""
     context = context_of(KeyStore.load(home))
     context.now_ms = lambda: homes.START_MS + homes.NOW * homes.MINUTE_MS
     engine = open_engine(database_path(home))

@@ -88,7 +88,6 @@ class Survivor:
             self.notes = _notes(connection)
             self.silenced = connection.execute("SELECT applying FROM _capture").fetchall()
             self.forks = connection.execute("SELECT count(*) FROM _fork").fetchone()[0]
-            self.fenced = connection.execute("SELECT value FROM _meta WHERE key = 'fenced'").fetchall()
             self.set_aside = connection.execute("SELECT * FROM _set_aside").fetchall()
 
     def applied_seq(self, origin: str, scope: str) -> int:
@@ -122,7 +121,7 @@ def faults_of(step: Step, place: Path, told: Told) -> list[str]:
 
 
 def sound(survivor: Survivor) -> list[str]:
-    """I3: each stream is a gap-free hash chain, and its heads are where it ends. Nothing is silenced or fenced."""
+    """I3: each stream is a gap-free hash chain, and its heads are where it ends. Nothing is silenced."""
     faults = []
     at: tuple[Any, ...] = ()
     ends: dict[tuple[Any, ...], dict[int, tuple[bytes, str]]] = {}
@@ -151,8 +150,8 @@ def sound(survivor: Survivor) -> list[str]:
             faults.append(f"I2: {origin} {scope} {waiting} marked wrongly, stream {state}")
     if survivor.silenced != [(0,)]:
         faults.append(f"I2: capture is silenced: {survivor.silenced}")
-    if survivor.forks or survivor.fenced or survivor.set_aside:
-        faults.append(f"I11: forks {survivor.forks}, fenced {survivor.fenced}, set aside {survivor.set_aside}")
+    if survivor.forks or survivor.set_aside:
+        faults.append(f"I11: forks {survivor.forks}, set aside {survivor.set_aside}")
     return faults
 
 

@@ -12,6 +12,8 @@ from tests.e2e.conftest import DISTRICT, PROVINCE
 from tests.e2e.disasters import SOON_S, Ledger, assert_sound, events, key_of, make_lively, read_status
 from tests.e2e.processes import Cluster, Home, until
 
+pytestmark = pytest.mark.slow
+
 COPY = "this home is a copy of one that has gone on, or an old image of it"
 
 

@@ -16,6 +16,8 @@ from tests.e2e.disasters import INSERT, SOON_S, assert_sound, events, key_of, ma
 from tests.e2e.processes import Cluster, Home, until
 from tests.e2e.writing import write_members
 
+pytestmark = pytest.mark.slow
+
 PAUSE_S = 0.01
 ROTATIONS = (DISTRICT, PROVINCE, DISTRICT, CENTRE, DISTRICT)
 REASON = "máy bị mất trộm"

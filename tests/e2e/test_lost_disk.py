@@ -11,6 +11,8 @@ from tests.e2e.conftest import CENTRE, DISTRICT, PROVINCE
 from tests.e2e.disasters import SOON_S, Ledger, assert_sound, key_of, make_lively, read_status, words
 from tests.e2e.processes import NEVER, Cluster, Home, until
 
+pytestmark = pytest.mark.slow
+
 
 def edit_on_three_levels(line: Cluster, ledger: Ledger) -> None:
     district = line[DISTRICT]

@@ -24,6 +24,8 @@ from tests.e2e.disasters import (
 )
 from tests.e2e.processes import Cluster, Home, until
 
+pytestmark = pytest.mark.slow
+
 PERSONS = {CENTRE: "trung ương", PROVINCE: "thành phố", DISTRICT: "huyện"}
 FIELDS = {CENTRE: "home_town", PROVINCE: "position", DISTRICT: "cell"}
 """Each level has a field of its own to edit, and beside it all write to the same note."""

@@ -122,8 +122,13 @@ class Custody:
         return True
 
     def _vouch(self, parent: Process, life: Identity) -> None:
-        """A parent signs for a child's life, and keeps its certificate."""
-        parent.write(vouched, parent.context, life.path, handover(parent, life, parent.keys.certified))
+        """A parent signs for a child's life, and keeps its certificate. Its operator gives the command until it is
+        through: no crash of the parent leaves it half done."""
+        fuse, parent.fuse = parent.fuse, None
+        try:
+            parent.write(vouched, parent.context, life.path, handover(parent, life, parent.keys.certified))
+        finally:
+            parent.fuse = fuse
 
 
 def handover(signer: Process, life: Identity, by: Identity) -> Statement:

@@ -23,8 +23,6 @@ class Operator:
 
     def decide(self, node: Process) -> None:
         """Everything pending is sealed before, so that nothing is sealed in passing."""
-        if node.is_fenced:
-            return
         while node.seal_one():
             pass
         for brake in node.read(open_brakes):

@@ -63,7 +63,6 @@ class Peace:
         self.check_nodes()
         for node in self.nodes.values():
             check_disk(node)
-            require(not node.is_fenced, lambda n=node: f"I16: {n.name} is fenced")  # type: ignore[misc]
             require(not node.keys.waiting, lambda n=node: f"I16: the life of {n.name} is not certified")  # type: ignore[misc]
             self._nothing_lost(node)
         at = {node.unit: node for node in self.nodes.values()}

@@ -280,10 +280,6 @@ class Process:
         """Whether it has been given the registry; before that, a new disk holds none of its tables."""
         return self.query("SELECT count(*) FROM sqlite_master WHERE name IN ('person', 'thing', 'word')") == [(3,)]
 
-    @property
-    def is_fenced(self) -> bool:
-        return bool(self.query("SELECT 1 FROM _meta WHERE key = 'fenced' AND value <> ''"))
-
     def look(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """``read`` for the simulator's own eyes."""
         fuse, self.fuse = self.fuse, None

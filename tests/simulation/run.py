@@ -249,8 +249,7 @@ class Run:
             self._guarded(node, partial(work, node))
 
     def _seal(self, node: Process) -> None:
-        if not node.is_fenced:
-            node.seal_one()
+        node.seal_one()
 
     def _guarded(self, node: Process, work: Callable[[], object]) -> None:
         """Work that a crash may end."""

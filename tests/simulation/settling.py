@@ -52,8 +52,6 @@ class Settler:
 
     def waits(self, node: Process) -> list[Entry]:
         """What a person of this node may decide about: conflicts, and held values (those have a reason)."""
-        if node.is_fenced:
-            return []
         held = [each for each in node.read(quarantine, node.context) if each["may_decide"]]
         return [*node.read(conflicts, node.context, Wanted(only_open=True)), *held]
 
@@ -62,8 +60,6 @@ class Settler:
     def decide(self, node: Process, share: float = 1.0) -> None:
         """Decide about a share of what waits. Everything pending is sealed before, so that nothing is sealed in
         passing."""
-        if node.is_fenced:
-            return
         while node.seal_one():
             pass
         self.catch_up(node)
@@ -73,8 +69,6 @@ class Settler:
 
     def overturn(self, node: Process) -> None:
         """Think again about something in the journal."""
-        if node.is_fenced:
-            return
         while node.seal_one():
             pass
         told = [each for each in node.read(conflicts, node.context) if each["may_settle"] and each["field"] != "_twin"]
