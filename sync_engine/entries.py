@@ -21,7 +21,7 @@ import msgspec
 from conflict.values import TIME_MAX, Hold
 from sync_engine import chunks
 from sync_engine.batch import DECISION, Column, SealedBatch, SectionHeader, SectionKind
-from sync_engine.errors import LimitExceeded, Malformed
+from sync_engine.errors import BadSignature, LimitExceeded, Malformed
 from sync_engine.fields import check_column, column_decoder_type
 from sync_engine.limits import SET_BYTES_MAX
 from sync_engine.registry import FieldType, Register, Table
@@ -185,7 +185,8 @@ def ids_of(batch: SealedBatch) -> Iterator[tuple[str, list[str]]]:
 
 
 def decode_section(header: SectionHeader, chunk: Mapping[int, bytes], table: Table) -> Entries:
-    """A verified section's entries. ``table`` is the header's registry version's. Raises Malformed or LimitExceeded."""
+    """A verified section's entries. ``table`` is the header's registry version's. Raises Malformed, LimitExceeded,
+    and BadSignature for a chunk that nobody may withhold and that is not there."""
     reader = _Reader(header, chunk)
     ids = reader.meta("id", _STR)
     _check_ids(ids)
@@ -293,7 +294,7 @@ class _Reader:
     def meta(self, name: str, decoder: msgspec.msgpack.Decoder[Any]) -> list[Any]:
         values = self.values(name, decoder)
         if values is None:
-            raise Malformed("a column that is never withheld is missing")
+            raise BadSignature("a column that is never withheld has been left out of a batch")
         return values
 
     def optional(self, name: str, decoder: msgspec.msgpack.Decoder[Any]) -> list[Any] | None:

@@ -18,7 +18,7 @@ from conflict.values import TIME_MAX
 from sync_engine import chunks
 from sync_engine.batch import Column, SectionHeader, SectionKind
 from sync_engine.entries import Entries, decode_section, encode_section, identity_of
-from sync_engine.errors import LimitExceeded, Malformed
+from sync_engine.errors import BadSignature, LimitExceeded, Malformed
 from sync_engine.fields import normalise
 from sync_engine.registry import Table, parse_registry
 from tests.forging import PERSON, SOMEBODY, deletes, rows
@@ -189,7 +189,7 @@ def test_a_delete_with_fields_is_malformed() -> None:
 def test_what_is_never_withheld_must_be_there(name: str) -> None:
     header, packed = GOOD
     at = next(at for at, column in enumerate(header.columns) if column.name == name)
-    with pytest.raises(Malformed):
+    with pytest.raises(BadSignature):
         read((header, {place: data for place, data in packed.items() if place != at}))
 
 

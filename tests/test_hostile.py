@@ -17,6 +17,7 @@ import pytest
 import zstandard
 from sqlalchemy import Connection
 
+from conflict import register
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from node.storage import inbox
 from node.storage.context import Context
@@ -183,7 +184,7 @@ FAULTS: dict[str, tuple[str, Any, str, Any]] = {
     "a refused batch leaves a trace": ("batch: header prev", judge, "verify", verify_that_writes),
     "a chain is not followed": ("forged: place", judge, "take", take_anywhere),
     "an ack follows the arrival": ("talk", Exchange, "_on_batch", ack_at_arrival),
-    "the last to come wins": ("forged: entries", merge, "add_write", last_to_come),
+    "the last to come wins": ("forged: entries", register, "add_write", last_to_come),
     "a number is not looked at": ("forged: header again", batches, "parse_header", number_past_all),
     "an error of a library comes through": ("batch: wrong wire type", batches, "DecodeError", KeyError),
     "certificates are kept as they come": ("frame: ", judge, "keep_path", nothing),

@@ -64,7 +64,7 @@ from node.storage.streams import (
 from sync_engine.batch import SealedBatch, parse_batch, parse_header
 from sync_engine.certificates import verify_node_path
 from sync_engine.entries import Entries
-from sync_engine.errors import BadCertificate, Malformed, RemoteFault, RuleBroken
+from sync_engine.errors import BadCertificate, BadSignature, Malformed, RemoteFault, RuleBroken
 from sync_engine.frames import ForkProof
 from sync_engine.names import REGISTRY
 from sync_engine.registry import Registry
@@ -151,9 +151,12 @@ def verify(connection: Connection, context: Context, data: bytes, peer: str = ""
 
 
 def decoded(batch: SealedBatch, registry: Registry) -> Sequence[Entries]:
-    """A signed batch's entries. Raises RuleBroken: only what its origin signed can be held against a stream."""
+    """A signed batch's entries. Raises RuleBroken: only what its origin signed can be held against a stream; and
+    BadSignature for what a relay has left out of it."""
     try:
         return decode(batch, registry)
+    except BadSignature:
+        raise
     except RemoteFault as fault:
         raise RuleBroken(str(fault), head=batch.head) from fault
 

@@ -24,11 +24,13 @@ from node.storage.digests import digest_scope
 from node.storage.engine import execute
 from node.storage.inbox import Taken, apply_waiting, next_ready, refuse, take, verify
 from node.storage.outbox import for_peer
+from node.storage.registries import registry_for
 from node.storage.sealing import seal_next
 from node.storage.streams import FROZEN, REFUSED, StreamRow, streams
 from sync_engine.batch import SealedBatch, parse_batch
 from sync_engine.errors import RemoteFault, ReplicationError, RuleBroken
 from sync_engine.frames import BatchFrame, Certificates, decode
+from sync_engine.verify import check_complete
 from tests.hostile.corpus import ABOVE, CHILD, PERSON, ROOT, Corpus
 from tests.hostile.talk import Talk
 from tests.hostile.unsigned import Mutant
@@ -117,6 +119,7 @@ class Bench:
                 outcome = _typed(fault)
             else:
                 _check_genuine(self.corpus, verified.batch)
+                _check_whole(connection, node, verified.batch)
                 taken = take(connection, node.context, verified).taken
                 return f"its origin's own: {taken}"
             if _changes(connection) != before:
@@ -189,7 +192,7 @@ class Bench:
         proof = _Proof(node.context)
         while proof.next_batches(connection):
             pass
-        proof.check_heads(connection)
+        proof.check_ends(connection)
         if [bad for bad in proof.bad if bad["seq"] != head.seq or bad["scope"] != head.stream.scope]:
             raise Wrong(f"verify complains: {proof.bad}")
         _check_tables(connection, node)
@@ -268,6 +271,16 @@ def _check_genuine(corpus: Corpus, batch: SealedBatch) -> None:
     for mine, theirs in zip(batch.chunks, real.chunks, strict=True):
         if any(theirs.get(at) != chunk for at, chunk in mine.items()):
             raise Wrong("a batch was verified with chunks that its origin did not seal")
+
+
+def _check_whole(connection: Connection, node: WorldNode, batch: SealedBatch) -> None:
+    """Whoever passed it on has withheld nothing that its receiver may read; of its own a node takes what there is."""
+    if batch.header.stream.origin == node.context.unit:
+        return
+    try:
+        check_complete(batch, registry_for(connection, node.context, batch), node.context.level)
+    except ReplicationError as fault:
+        raise Wrong(f"a batch was taken of which too much was withheld: {fault}") from fault
 
 
 def _check_the_childs(node: WorldNode, batch: SealedBatch) -> None:

@@ -302,7 +302,7 @@ async def _invited(home: Path, count: int) -> list[str]:
     node = await Node.open(home)
     try:
         made = [
-            await enrolment.invite(node, f"xa-{number:03}", f"Xã số {number}", timedelta(hours=2))
+            await enrolment.invite(node, node.keys, f"xa-{number:03}", f"Xã số {number}", timedelta(hours=2))
             for number in range(1, count + 1)
         ]
     finally:
