@@ -14,14 +14,16 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.exc import DBAPIError
 
+from conflict.values import Scope, StreamId
 from node.cli import views
 from node.cli.main import main
 from node.messages import say
 from node.restoring import RESTORED
-from node.storage import report
+from node.storage import report, revocations
 from node.storage.engine import execute, open_async_engine, open_engine
 from node.storage.inbox import Taken
-from sync_engine.batch import parse_batch
+from sync_engine.batch import BatchHeader, encode_batch, encode_header, parse_batch
+from sync_engine.entries import encode_section
 from sync_engine.errors import BadInput
 from sync_engine.registry import BUILTIN, parse_registry
 from tests import lives, pki
@@ -130,6 +132,35 @@ async def test_a_unit_that_a_thief_of_the_ca_key_made_up_is_in_the_list(family: 
     for name in (PROVINCE, CENTRE):
         node = family.nodes[name]
         assert "bia.hue.vn" in [each["unit"] for each in await node.database.read(report.units, node.context)]
+
+
+async def test_the_root_ends_its_own_former_key(family: Family) -> None:
+    """The root's node key was stolen: it rotates, and cuts what went before; the thief signs on with the old one."""
+    root = family.nodes[CENTRE]
+    stolen, sign = root.keys.epoch, root.keys.signer()
+    await root.begin_life(stolen, again=False)
+    await family.rounds(1)
+    assert root.keys.epoch != stolen
+    ended = await root.database.write(
+        revocations.revoke, root.context, root.keys, root.context.unit, "stolen", keep_present=True
+    )
+    assert ended == [stolen]
+    await family.rounds(4)
+    for node in family.nodes.values():
+        assert await node.database.read(revocations.reason_of, root.context.unit, stolen) == "stolen"
+    (held,) = family.sql(
+        PROVINCE, "SELECT held_seq, held_hash FROM _stream WHERE scope = 'vn/registry' AND epoch = ?", stolen
+    )
+    digest, toml = sha256(b"").digest(), rows(REGISTRY, ("2", 10, {"toml": NEXT}), new=True)
+    section, chunks = encode_section(toml, lambda: bytes(16))
+    stream = StreamId(root.context.unit, stolen, Scope("vn/registry"))
+    header = encode_header(
+        BatchHeader(root.keys.tree_id, stream, held[0] + 1, held[1], (), (0, digest), False, (section,))
+    )
+    forged = encode_batch(header, sign("batch", header), (chunks,))
+    hue = family.nodes[PROVINCE]
+    assert (await hue.take(await hue.verify(forged))).taken is Taken.WAITING
+    assert family.sql(PROVINCE, "SELECT id FROM _registry") == [("1",)]
 
 
 async def test_of_a_backup_that_is_restored_twice_the_parent_certifies_one(family: Family) -> None:
