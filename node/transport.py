@@ -41,9 +41,6 @@ _LIMITS = [
     ("grpc.max_send_message_length", FRAME_BYTES_MAX + 1024),
     ("grpc.keepalive_time_ms", 30_000),  # a half-open link is noticed
     ("grpc.http2.ping_timeout_ms", PATIENCE_MS),
-    # Nobody asks for gRPC's records of its own connections; keeping them has made a province's process crash (1.85.1: a
-    # handshake ends while 173 children call at once; about two storms of five).
-    ("grpc.enable_channelz", 0),
 ]
 SERVER_OPTIONS = [
     *_LIMITS,
@@ -90,12 +87,21 @@ def server_credentials(*, key: bytes, chain: bytes, root: bytes) -> grpc.ServerC
 
 
 def living_credentials(current: Callable[[], KeyStore]) -> grpc.ServerCredentials:
-    """The same, whose certificate is the one that ``current`` gives at each handshake: a renewal needs no restart."""
+    """The same, whose certificate is the one that ``current`` gives at each handshake: a renewal needs no restart.
 
-    def configured() -> grpc.ServerCertificateConfiguration:  # on a thread of grpc's, once a handshake
+    Nothing is given while nothing has changed. gRPC would take each configuration for a new one and drop the one before
+    it under the handshakes that use it: with 173 children calling at once that ended the process (1.85.1, SIGSEGV).
+    """
+    given: tuple[bytes, bytes, bytes] | None = None
+
+    def configured() -> grpc.ServerCertificateConfiguration | None:  # on a thread of grpc's, once a handshake
+        nonlocal given
         keys = current()
-        pair = (keys.tls_key_pem, keys.tls_chain_pem)
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=keys.tls_root_pem)
+        now = (keys.tls_key_pem, keys.tls_chain_pem, keys.tls_root_pem)
+        if now == given:
+            return None
+        given = now
+        return grpc.ssl_server_certificate_configuration([now[:2]], root_certificates=now[2])
 
     return grpc.dynamic_ssl_server_credentials(configured(), configured, require_client_authentication=True)
 

@@ -10,12 +10,15 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from node import authority, invitation, keys, platform
+from conflict.values import UnitPath
+from node import authority, invitation, keys, platform, transport
 from node.keys import KeyFault, KeyStore
 from sync_engine.certificates import check_signature, verify_node_path
 from sync_engine.errors import BadCertificate, DiskFull, HomeLocked, NotSetUp, WrongTree
@@ -334,3 +337,24 @@ def test_a_killed_holder_leaves_no_lock_behind(tmp_path: Path) -> None:
 def test_the_clock_at_boot_does_not_matter_to_what_was_issued(tmp_path: Path) -> None:
     made = KeyStore.create_root(tmp_path, "vn", datetime(1970, 1, 1, tzinfo=UTC))
     assert made.certified.not_after.year > 2050
+
+
+def test_a_server_gives_grpc_a_certificate_only_when_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC drops the one before it under whoever is shaking hands: a province died of that."""
+    stores = [KeyStore.create_root(fresh(tmp_path / name), UnitPath("vn"), datetime.now(UTC)) for name in "ab"]
+    given: list[Any] = []
+    monkeypatch.setattr(grpc, "dynamic_ssl_server_credentials", lambda first, fetch, **_: given.extend((first, fetch)))
+    transport.living_credentials(lambda: stores[0])
+    first, fetch = given
+    assert first is not None
+    assert fetch() is None
+    stores[0] = stores[1]
+    assert fetch() is not None
+    assert fetch() is None
+
+
+def fresh(path: Path) -> Path:
+    path.mkdir()
+    return path
