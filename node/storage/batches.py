@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from conflict.values import Head, StreamId
-from node.storage.engine import execute
+from node.storage.engine import IN_LIST, execute, in_list
 from node.storage.streams import find_stream
 from sync_engine.batch import SealedBatch, Settlement, parse_batch
 from sync_engine.errors import RemoteFault
@@ -117,6 +117,13 @@ def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[int], l
             (row.no, after, span.upto.seq),
         ).all()
     return in_order(nos), forked
+
+
+def moved(connection: Connection, nos: Iterable[int]) -> set[int]:
+    """Which of these batches fill a place only."""
+    wanted = in_list(list(nos))
+    found = execute(connection, f"SELECT no FROM _batch WHERE state = ? AND no {IN_LIST}", (MOVED, wanted))
+    return {int(no) for no in found.scalars()}
 
 
 def in_order(places: Iterable[tuple[int, int, int]]) -> list[int]:

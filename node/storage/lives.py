@@ -266,6 +266,11 @@ def close_up(connection: Connection, stream_no: int) -> None:
     waiting = execute(
         connection, "SELECT min(seq) FROM _batch WHERE stream = ? AND state = ?", (stream_no, WAITING)
     ).scalar()
+    execute(
+        connection,  # a receipt for what stood here is none for what comes in its place
+        "DELETE FROM _peer_head WHERE stream = ? AND seq >= ? AND hash IN (SELECT hash FROM _repeat WHERE stream = ?)",
+        (stream_no, (last or 0) + 1, stream_no),
+    )
     for column, seq in (("held", last or 0), ("applied", (last or 0) if waiting is None else waiting - 1)):
         execute(
             connection,
