@@ -76,7 +76,8 @@ class RowState:
 @dataclass(frozen=True, slots=True)
 class EntryView:
     """One entry of one row. ``values`` has a value per register; a union's is (added, removed). ``held`` says why a
-    value is not shown; ``barred`` are the registers that the origin may set with an insert, and not edit."""
+    value is not shown; ``barred`` are the registers that the origin may set with an insert, and not edit. Of
+    ``unknown`` registers the entry says something, and it is not here."""
 
     kind: SectionKind
     identity: bytes
@@ -87,6 +88,7 @@ class EntryView:
     barred: frozenset[str] = frozenset()
     by: str | None = None
     decision: Decision | None = None
+    unknown: frozenset[str] = frozenset()
 
 
 def view(entries: Entries, at: int) -> EntryView:
@@ -114,6 +116,7 @@ def view(entries: Entries, at: int) -> EntryView:
         entries.barred,
         by,
         entries.decision(at),
+        entries.withheld,
     )
 
 
@@ -226,12 +229,16 @@ def _same_alive(former: Sequence[Former], entry: EntryView) -> frozenset[Head]:
     for each in former:
         by_dot.setdefault(each.dot, []).append(each.entry)
     said = {dot: _last_words(entries).get(entry.identity) for dot, entries in by_dot.items()}
-    return frozenset(
-        dot
-        for dot, each in said.items()
-        if each is not None
-        and (each.kind, each.time, each.new, each.values) == (entry.kind, entry.time, entry.new, entry.values)
+    return frozenset(dot for dot, each in said.items() if each is not None and _is_same(each, entry))
+
+
+def _is_same(one: EntryView, other: EntryView) -> bool:
+    """Whether two entries say the same, as far as both are here: of one a column may be lost with a disk."""
+    unknown = one.unknown | other.unknown
+    values, others = (
+        {name: value for name, value in each.values.items() if name not in unknown} for each in (one, other)
     )
+    return (one.kind, one.time, one.new, values) == (other.kind, other.time, other.new, others)
 
 
 def _merge_entry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,15 @@ import pytest
 from tests.world import World
 
 DISTRICT = "phu-vang.hue.vn"
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes under test start from bytecode, as installed ones do, also where Python is told to write none: without
+    it each of some thousand starts compiles the product anew, which is most of its time."""
+    if not hasattr(config, "workerinput"):
+        for package in ("conflict", "sync_engine", "node", "proto"):
+            compileall.compile_dir(ROOT / package, quiet=2)
 
 
 @pytest.fixture

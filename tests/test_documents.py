@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from dataclasses import fields
@@ -14,7 +15,10 @@ from node.cli.main import main
 from node.config import AtRest, Ca, Config, Schedule, load
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / name for name in ("README.md", "deploy/README.md", "docs/conflicts.md", "docs/at-rest.md")]
+DOCUMENTS = [
+    ROOT / name
+    for name in ("README.md", "deploy/README.md", "docs/conflicts.md", "docs/at-rest.md", "docs/security.md")
+]
 SECTIONS = {"schedule", "at_rest", "ca"}
 """Settings that are sections."""
 
@@ -63,6 +67,18 @@ def test_every_file_that_a_document_names_exists(path: Path) -> None:
     assert missing == []
 
 
+def test_every_test_that_the_threat_table_names_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
+    assert len(set(named)) > 80
+    missing = []
+    for file, name in named:
+        path = ROOT / file
+        tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
+        if name not in {each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}:
+            missing.append(f"{file}::{name}")
+    assert missing == []
+
+
 def test_every_make_target_in_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"`make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
@@ -81,7 +97,8 @@ def test_the_example_settings_are_valid_and_complete(tmp_path: Path) -> None:
 
 def test_the_service_runs_the_program_as_a_user_of_its_own() -> None:
     unit = (ROOT / "deploy" / "dongbo.service").read_text(encoding="utf-8")
-    for line in ("User=dongbo", "Restart=always", "KillSignal=SIGTERM", "ProtectSystem=strict", "NoNewPrivileges=true"):
+    lines = ["User=dongbo", "Restart=always", "KillSignal=SIGTERM", "ProtectSystem=strict", "NoNewPrivileges=true"]
+    for line in (*lines, "UMask=0077", "LimitCORE=0"):
         assert re.search(rf"^{line}$", unit, re.MULTILINE)
 
 

@@ -45,8 +45,8 @@ def audit(home: Path, as_json: bool, since: str | None, everything: bool, proves
 def _show_records(found: Mapping[str, Any]) -> None:
     from rich.table import Table
 
-    from node.cli.journal_views import plain
     from node.cli.views import console, show
+    from node.messages import plain
 
     if not found["records"]:
         click.echo(say("audit.none"))

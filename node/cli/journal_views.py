@@ -7,7 +7,6 @@ Invariant: a value is printed as text: no colours, markup or control codes of it
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from rich.text import Text
 
 from node.cli.views import console, show, value_of
 from node.figures import day_and_minute, number
-from node.messages import say
+from node.messages import plain, say
 from sync_engine.merge import ALIVE, TWIN
 
 ROWS_SHOWN = 50
@@ -40,11 +39,6 @@ DECISIONS = {"resolve", "overturn", "release", "refuse", "rename"}
 
 
 # -- values, people, standing -----------------------------------------------------------------------------------------
-
-
-def plain(text: str) -> str:
-    """Without what would steer the terminal: a value is somebody else's text."""
-    return "".join("\ufffd" if unicodedata.category(each) == "Cc" and each != "\n" else each for each in text)
 
 
 def parts_of(entry: Mapping[str, Any], value: Any) -> list[tuple[str, str]]:

@@ -8,10 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from node.cli.journal_views import plain
 from node.cli.views import console, show, value_of
 from node.figures import day_and_time
-from node.messages import say
+from node.messages import plain, say
 
 COLOURS = {"insert": "green", "edit": "", "delete": "red", "revive": "green"}
 

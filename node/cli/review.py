@@ -25,13 +25,12 @@ from node.cli.journal_views import (
     outcome,
     part_labels,
     parts_of,
-    plain,
     side_by_side,
     takes_value,
     title_of,
     who_of,
 )
-from node.messages import say
+from node.messages import plain, say
 from sync_engine.errors import ReplicationError
 from sync_engine.merge import ALIVE, TWIN
 

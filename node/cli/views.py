@@ -20,7 +20,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from node.figures import clock, day, day_and_time, is_today, number
-from node.messages import say
+from node.messages import plain, say
 from sync_engine.limits import CLOCK_SKEW_MS_MAX
 
 COLOURS = {
@@ -45,8 +45,8 @@ ISO_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def console() -> Console:
-    """Plain text in a pipe, colours on a terminal; nothing is coloured by guessing."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    """Plain text in a pipe, colours on a terminal; nothing is coloured by guessing, or because a text asks for it."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 
 
 def show(screen: Console, *lines: RenderableType) -> None:
@@ -84,7 +84,7 @@ def show_status(read: Callable[[], dict[str, Any]], *, tree: bool, watch: bool) 
 
 def _status(status: Mapping[str, Any], *, tree: bool) -> RenderableType:
     unit, parent = status["unit"], status["parent"]
-    title = Text(unit["name"], style="bold").append(f"  {unit['id']}  ({unit['level']})", style="not bold")
+    title = Text(plain(unit["name"]), style="bold").append(f"  {unit['id']}  ({unit['level']})", style="not bold")
     body = Table.grid(padding=(0, 2))
     body.add_column(style="dim", no_wrap=True)
     body.add_column()
@@ -270,19 +270,19 @@ def _children(children: Sequence[Mapping[str, Any]]) -> Table:
     for child in children:
         table.add_row(
             child["unit"],
-            child["name"],
+            plain(child["name"]),
             Text(say(f"state.{child['state']}"), style=COLOURS.get(child["state"], "")),
             moment(child["last_seen_at"]),
             number(child["behind_batches"]) if child["behind_batches"] else "-",
-            child["last_error"] or "",
+            plain(child["last_error"] or ""),
         )
     return table
 
 
 def _tree(status: Mapping[str, Any]) -> Tree:
-    root = Tree(f"{status['unit']['name']} ({status['unit']['id']})")
+    root = Tree(f"{plain(status['unit']['name'])} ({status['unit']['id']})")
     for child in status["children"]:
-        label = Text(f"{child['name']} ({child['unit']}): ")
+        label = Text(f"{plain(child['name'])} ({child['unit']}): ")
         label.append(say(f"state.{child['state']}"), style=COLOURS.get(child["state"], ""))
         root.add(label)
     return root
@@ -311,5 +311,5 @@ def show_units(found: Sequence[Mapping[str, Any]]) -> None:
             node = say("state.revoked")
         if each["invited_until_ms"]:
             node = say("unit.invited", until=moment(each["invited_until_ms"]))
-        table.add_row("  " * depth + each["unit"], each["name"], each["level"], node)
+        table.add_row("  " * depth + each["unit"], plain(each["name"]), each["level"], node)
     show(console(), table)

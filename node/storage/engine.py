@@ -96,7 +96,13 @@ def _note_lock(connection: Connection, _cursor: object, statement: str, *_rest: 
 
 def open_engine(path: Path, key: bytes | None = None) -> Engine:
     """A synchronous engine on a node's SQLite file."""
-    engine = create_engine("sqlite+dongbo://", creator=lambda: _connect(path, key), poolclass=QueuePool, pool_size=2)
+    engine = create_engine(
+        "sqlite+dongbo://",
+        creator=lambda: _connect(path, key),
+        poolclass=QueuePool,
+        pool_size=2,
+        hide_parameters=True,  # an error's text ends in logs and on screens, and the values are members'
+    )
     event.listen(engine, "begin", _begin)
     return engine
 
@@ -120,6 +126,7 @@ def open_async_engine(path: Path, key: bytes | None = None) -> AsyncEngine:
         max_overflow=4,
         pool_timeout=BUSY_MS / 1000,
         pool_use_lifo=True,  # the same few connections, with warm caches
+        hide_parameters=True,
     )
     event.listen(engine.sync_engine, "begin", _begin)
     event.listen(engine.sync_engine, "before_cursor_execute", _note_lock)

@@ -55,7 +55,9 @@ class Scratch:
     def __init__(self, folder: Path) -> None:
         self.path = folder / SCRATCH.replace("*", secrets.token_hex(8))
         self._key = secrets.token_hex(32)
-        self._engine: Engine = create_engine("sqlite+dongbo://", creator=self._connect, poolclass=StaticPool)
+        self._engine: Engine = create_engine(
+            "sqlite+dongbo://", creator=self._connect, poolclass=StaticPool, hide_parameters=True
+        )
         event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
 
     def _connect(self) -> Any:

@@ -57,7 +57,7 @@ class Peace:
 
     def check_nodes(self) -> None:
         for node in self.nodes.values():
-            NodeCheck(node, self.truth, self.count).run()
+            NodeCheck(node, self.truth, self.count, self.nodes.values(), self.observer.restored).run()
 
     def check(self) -> None:
         self.check_nodes()

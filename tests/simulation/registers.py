@@ -6,12 +6,13 @@ Role: I1, I6, I7 and I18 (registers against the truth), I2 (tables against regis
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import Any, NamedTuple
 
 from node.storage.engine import execute
 from node.storage.registers import load_keys
 from node.storage.registries import current_registry
+from sync_engine.batch import parse_batch
 from sync_engine.fields import to_sql
 from sync_engine.merge import ALIVE as PRODUCT_ALIVE
 from tests.simulation.checks import Violation, require
@@ -81,11 +82,40 @@ def held_by(
     return found, front, born
 
 
-class NodeCheck:
-    """One node against the truth."""
+def is_gone(nodes: Iterable[Process], truth: Truth, place: Place, batch: bytes) -> bool:
+    """Whether a batch is held, and by nobody with what it wrote at this place: who may read it had not got it yet when
+    its origin lost its disk, and others hold the batch without it."""
+    table, register = place[0], place[4]
+    if register in (ALIVE, TWIN):
+        return False
+    names = TABLES[table].register(register).fields
+    copies = 0
+    for node in nodes:
+        for digest, data in node.query("SELECT hash, data FROM _batch"):
+            if truth.first(digest) != batch:
+                continue
+            copies += 1
+            held = parse_batch(data)
+            for section, chunks in zip(held.header.sections, held.chunks, strict=True):
+                columns = enumerate(section.columns) if section.table == table else ()
+                if any(column.name.rstrip("+-") in names and at in chunks for at, column in columns):
+                    return False
+    return copies > 0
 
-    def __init__(self, node: Process, truth: Truth, count: Callable[[str], None]) -> None:
+
+class NodeCheck:
+    """One node against the truth. ``nodes`` are all that are there: ``restored`` the units that lost what they knew."""
+
+    def __init__(
+        self,
+        node: Process,
+        truth: Truth,
+        count: Callable[[str], None],
+        nodes: Collection[Process] = (),
+        restored: Container[str] = (),
+    ) -> None:
         self.node, self.truth, self.count = node, truth, count
+        self.nodes, self.restored = nodes, restored
         self.windows = truth.nodes[node.name].windows
         self.expected = truth.registers(truth.nodes[node.name].applied)
         self.scopes = {scope for (scope,) in node.query("SELECT name FROM _scope")}
@@ -124,6 +154,8 @@ class NodeCheck:
             kept = expected.get(place, ())
             want = counted(marks_of(kept))
             have = counted(each.mark(kept) for each in found.get(place, ()))
+            if want != have and self._is_gone(place, kept, found.get(place, ())):
+                continue
             require(want == have, lambda p=place, w=want, h=have: self._explain(p, w, h))  # type: ignore[misc]
         self._times(found)
         self._journal(found)
@@ -133,10 +165,23 @@ class NodeCheck:
         self._what_met(found)
         self._one_scope()
 
+    def _is_gone(self, place: Place, kept: Iterable[Kept], stored: Iterable[Stored]) -> bool:
+        """Whether a value that should be here is nowhere any more."""
+        where = (*place[:5], "")
+        wrote = [*((each.write.origin, each.dots) for each in kept), *((each.origin, each.dots) for each in stored)]
+        restored = {dot for origin, dots in wrote for dot in dots if origin.partition("+")[0] in self.restored}
+        there = [each for each in self.nodes if each.has_tables]
+        if where not in self.truth.lost and any(is_gone(there, self.truth, place, dot) for dot in restored):
+            self.count("gone with its disk")
+            self.truth.lost.add(where)
+        return where in self.truth.lost
+
     def _times(self, found: Held) -> None:
         """I6: a write has one time everywhere. I12: it is later than all that it replaces."""
         times = self.truth.times
         for place, writes in found.items():
+            if (*place[:5], "") in self.truth.lost:
+                continue
             for batch, time, _, value, held, covered in ((dot, *each[1:]) for each in writes for dot in each.dots):
                 if covered and not held and not says_something(value) and (place, batch) in self.truth.split:
                     continue  # with that the row was entered; the time that is known is that of the edit

@@ -230,7 +230,7 @@ class Run:
         if self.tick % self.swarm.check_every == 0 and up:
             node = rng.choice(up)
             if node.is_up and node.has_tables:
-                NodeCheck(node, self.truth, self.count).run()
+                NodeCheck(node, self.truth, self.count, self.nodes.values(), self.observer.restored).run()
                 check_disk(node)
                 check_twice(node, self.rng, self.count)
 

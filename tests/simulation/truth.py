@@ -250,6 +250,8 @@ class Truth:
     """Of each batch that says another one again, in a later life of its origin: that other one."""
     scopes: dict[bytes, str] = field(default_factory=dict)
     """Of each batch: where it travels."""
+    lost: set[Place] = field(default_factory=set)
+    """Where a value is gone with the only disk that had it; the element of a set is left out."""
 
     def first(self, batch: bytes) -> bytes:
         """The name that a batch was sealed under at first: all that repeat it are the same batch."""
