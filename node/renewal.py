@@ -28,6 +28,7 @@ from node.storage.certificates import (
     certified_children,
     epoch_of,
     is_accepted,
+    is_known,
     is_named,
     judge,
     keep_path,
@@ -285,7 +286,9 @@ def _statement(wire: sync_pb2.Statement) -> Statement:
 
 
 def _judge_named(connection: Connection, _context: Context, said: Handover) -> None:
-    judge(connection, said.unit)
+    """A handover to a key that is not here changes nothing until it comes: then it is judged with all."""
+    if is_known(connection, said.unit, said.epoch):
+        judge(connection, said.unit)
 
 
 KEPT.setdefault(HANDOVER, []).append(_judge_named)

@@ -23,7 +23,7 @@ from node.line import Line, Turn
 from node.link import Link
 from node.local import Node
 from node.storage import peers
-from node.storage.batches import lacking, stored_batch
+from node.storage.batches import lacking, moved, stored_batch
 from node.storage.damaged import asked_for, note_if_damaged, note_stored, sound
 from node.storage.inbox import Taken, Verified, take_proof
 from node.storage.outbox import (
@@ -34,6 +34,7 @@ from node.storage.outbox import (
     forks,
     held_on_link,
     sendable,
+    stray,
     strays,
 )
 from node.storage.revocations import check_not_revoked
@@ -363,8 +364,9 @@ class Session:
                 await self._tell_chain(theirs.stream)
             unknown = (span.stream for span in spans if span.after is None)
             await self._teller.certify((stream.origin, stream.epoch) for stream in unknown)
+            fillers = await self.node.database.read(moved, nos)
             for no in nos:
-                await self._ship_batch(no)
+                await self._ship_batch(no, fills=no in fillers)
 
     async def _ship_proofs(self) -> None:
         """Forks that are proven here, and what stands here where the peer names another batch: its word alone would
@@ -377,7 +379,10 @@ class Session:
         for theirs in self._forked:
             await self._ship_beside(theirs)
             await self._tell_chain(theirs.stream)
-        for batch in await self.node.database.read(strays, self.node.context, self.peer, self.child):
+        for digest in await self.node.database.read(strays, self.node.context, self.peer, self.child):
+            batch = await self.node.database.read(stray, digest)
+            if batch is None:
+                continue
             self._exchange.on_forked(batch.head)
             await self._teller.certify([(batch.header.stream.origin, batch.header.stream.epoch)])
             data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
@@ -414,7 +419,7 @@ class Session:
             data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
             await self._ship_bytes(batch.head, data)
 
-    async def _ship_batch(self, no: int, *, again: bool = False) -> None:
+    async def _ship_batch(self, no: int, *, again: bool = False, fills: bool = False) -> None:
         stream, digest, raw = await self.node.database.read(stored_batch, no)
         if self._exchange.is_refused(stream):
             return
@@ -430,7 +435,9 @@ class Session:
             log.info("batch kept till its registry version is here", peer=self.peer, stream=str(stream))
             self._exchange.leave(stream)
             return
-        await self._ship_bytes(batch.head, data, again=again)
+        if fills:
+            self._exchange.on_filler(batch.head)
+        await self._ship_bytes(batch.head, data, again=again or fills)
 
     async def _ship_bytes(self, head: Head, data: bytes, *, again: bool = False) -> None:
         while not self._exchange.may_send(len(data)):

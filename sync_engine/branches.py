@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from conflict.values import Epoch, Head, StreamId, UnitPath
-from sync_engine.errors import OutOfScope
+from sync_engine.errors import LimitExceeded, OutOfScope
 from sync_engine.frames import Chain
 from sync_engine.names import is_shared, is_towards
 
@@ -58,7 +58,7 @@ class Branches:
     peer: UnitPath
     theirs: Mapping[StreamId, Head] = field(default_factory=dict)
     """What the peer said it holds."""
-    _shipping: int = 0
+    _shipping: set[StreamId] = field(default_factory=set)
     _awaited: int = 0
 
     @property
@@ -89,13 +89,15 @@ class Branches:
 
     def on_chain(self, chain: Chain) -> list[BranchEffect]:
         """The peer shows a chain; from one that stands farther from the origin, an empty one ends its answer. Raises
-        OutOfScope."""
+        OutOfScope or LimitExceeded."""
         if not is_shared(chain.stream.scope, self.child):
             raise OutOfScope("the peer shows the chain of a stream that does not travel here")
         if not is_towards(chain.stream.origin, self.peer, self.unit):
             self._awaited = max(0, self._awaited - 1)
             return []
-        self._shipping += 1
+        if chain.stream in self._shipping:
+            raise LimitExceeded("the peer shows a chain again while what parts from it is on its way")
+        self._shipping.add(chain.stream)
         return [ShipBranch(chain)]
 
     def on_chain_told(self) -> None:
@@ -104,7 +106,7 @@ class Branches:
 
     def on_branch_shipped(self, stream: StreamId) -> Chain:
         """All that a chain made necessary has been sent: what is to be said then."""
-        self._shipping -= 1
+        self._shipping.discard(stream)
         return Chain(stream, 1, ())
 
     def is_linear(self, stream: StreamId, common: int) -> bool:

@@ -203,6 +203,7 @@ class Exchange:
         self.peer_hello: Hello | None = None
         self._unacked: dict[StreamId, int] = {}
         self._refused: set[StreamId] = set()
+        self._fillers: set[Head] = set()
         self._theirs: dict[StreamId, Head] = {}
         self._granted = self._received = 0  # of what the peer may send us
         self._credit = self._sent = 0  # of what we may send
@@ -274,6 +275,11 @@ class Exchange:
     def may_send(self, size: int) -> bool:
         """Whether the peer's credit allows a batch of ``size`` bytes."""
         return self._sent + size <= self._credit
+
+    def on_filler(self, head: Head) -> None:
+        """A batch that has been said again goes out for the sake of what follows it: who knows it by its present name
+        does not take it, and takes what follows."""
+        self._fillers.add(head)
 
     def on_sent(self, head: Head, size: int, *, again: bool = False) -> None:
         """A batch has gone out. One that the peer wanted back is not acknowledged: its heads have counted it all
@@ -388,7 +394,7 @@ class Exchange:
 
     def _on_refusal(self, refusal: Refusal) -> list[Effect]:
         stream = refusal.head.stream
-        if stream not in self._theirs:
+        if stream not in self._theirs or refusal.head in self._fillers:
             return []  # of what was sent alone: each is kept and told
         told = [] if stream in self._refused else [PeerRefused(refusal.head, refusal.reason)]
         self.leave(stream)

@@ -19,6 +19,7 @@ from node.storage.inbox import Taken
 from node.storage.statements import keep
 from sync_engine.batch import NO_PREV, BatchHeader, encode_batch, encode_header
 from sync_engine.entries import encode_section
+from sync_engine.errors import BadCertificate, RemoteFault
 from sync_engine.frames import Statement
 from sync_engine.registry import parse_registry
 from sync_engine.statements import HANDOVER, Handover, body_of
@@ -156,7 +157,6 @@ def forged_pair(province: Node, unit: str) -> tuple[tuple[bytes, ...], list[byte
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="each handover is judged with all before it")
 def test_a_signed_flood_of_handovers_costs_each_no_more_than_the_one_before(world: World) -> None:
     """A hostile district hands over to keys that do not exist: each is kept for ever, and each is judged with all."""
     node = world.node(HUE)
@@ -181,3 +181,38 @@ def test_a_signed_flood_of_handovers_costs_each_no_more_than_the_one_before(worl
     cost(100, 900)
     last = cost(1_000, 100)
     assert last < 3 * first, (first, last)
+
+
+def test_a_key_is_ended_where_it_is_known(world: World) -> None:
+    """A hostile parent ends keys of children that it makes up: each would be kept for ever."""
+    node = world.node(ROOT)
+    Stream(world, HUE).certify(node)
+    with node.write() as connection:
+        said = revocation(world, VANG, world.tree.node(HUE))
+        with pytest.raises(BadCertificate):
+            keep(connection, node.context, said)
+    Stream(world, VANG).certify(node)
+    with node.write() as connection:
+        assert keep(connection, node.context, said) is not None
+
+
+def test_a_unit_hands_over_to_so_many_keys_and_its_parent_still_names_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "HANDOVERS_MAX", 2)
+    node = world.node(HUE)
+    Stream(world, VANG).certify(node)
+
+    def named(at: int, by: str) -> Statement:
+        signer = world.tree.node(by, EPOCH)
+        epoch = Epoch(f"{at + 500:016x}")
+        said = Handover(world.tree.tree_id, UnitPath(VANG), epoch, bytes(32), UnitPath(by), signer.epoch, at)
+        body = body_of(said)
+        return Statement(HANDOVER, body, signer.signer(HANDOVER, body))
+
+    with node.write() as connection:
+        for at in range(2):
+            assert keep(connection, node.context, named(at, VANG)) is not None
+        with pytest.raises(RemoteFault):
+            keep(connection, node.context, named(2, VANG))
+        assert keep(connection, node.context, named(3, HUE)) is not None

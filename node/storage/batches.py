@@ -6,18 +6,22 @@ Reach: storage tables, sync_engine.batch. Invariant: ``data`` is never changed o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 
 from conflict.values import Head, StreamId
-from node.storage.engine import execute
+from node.storage.engine import IN_LIST, execute, in_list
 from node.storage.streams import find_stream
 from sync_engine.batch import SealedBatch, Settlement, parse_batch
 from sync_engine.errors import RemoteFault
 from sync_engine.exchange import Span
 
 APPLIED, WAITING = "applied", "waiting"
+
+MOVED = "moved"
+"""Of a batch that has been said again, and is merged by its present name: it fills its place for what follows it."""
 
 
 def insert_batch(connection: Connection, stream_no: int, batch: SealedBatch, state: str, now_ms: int) -> int:
@@ -97,7 +101,7 @@ def registry_at(connection: Connection, stream_no: int, seq: int) -> int:
 def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[int], list[Head]]:
     """Local numbers of one scope's batches that a peer lacks, in local order; and the peer's heads that are not on the
     chain held here (a fork: nothing of that stream is sent)."""
-    nos: list[int] = []
+    nos: list[Any] = []
     forked: list[Head] = []
     for span in spans:
         row = find_stream(connection, span.stream)
@@ -109,10 +113,27 @@ def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[int], l
             continue
         nos += execute(
             connection,
-            "SELECT no FROM _batch WHERE stream = ? AND seq > ? AND seq <= ?",
+            "SELECT no, stream, seq FROM _batch WHERE stream = ? AND seq > ? AND seq <= ?",
             (row.no, after, span.upto.seq),
-        ).scalars()
-    return sorted(nos), forked
+        ).all()
+    return in_order(nos), forked
+
+
+def moved(connection: Connection, nos: Iterable[int]) -> set[int]:
+    """Which of these batches fill a place only."""
+    wanted = in_list(list(nos))
+    found = execute(connection, f"SELECT no FROM _batch WHERE state = ? AND no {IN_LIST}", (MOVED, wanted))
+    return {int(no) for no in found.scalars()}
+
+
+def in_order(places: Iterable[tuple[int, int, int]]) -> list[int]:
+    """Local numbers in local order, of (number, stream, place); what fills a place goes before what follows it."""
+    first: dict[int, int] = {}
+    keys = []
+    for no, stream, seq in sorted(places, key=lambda each: each[1:], reverse=True):
+        first[stream] = min(no, first.get(stream, no))
+        keys.append((first[stream], seq, no))
+    return [no for _first, _seq, no in sorted(keys)]
 
 
 def stored_batch(connection: Connection, no: int) -> tuple[StreamId, bytes, bytes]:

@@ -73,6 +73,12 @@ def is_accepted(connection: Connection, unit: UnitPath, epoch: Epoch) -> bool:
     return found is None or bool(found)
 
 
+def is_known(connection: Connection, unit: UnitPath, epoch: Epoch) -> bool:
+    """Whether the key of an epoch is here to be judged."""
+    sql = "SELECT 1 FROM _node_key WHERE unit = ? AND epoch = ?"
+    return execute(connection, sql, (unit, epoch)).scalar() is not None
+
+
 def judge(connection: Connection, unit: UnitPath) -> None:
     """Judge a unit's epochs anew: a certificate or a handover has come. Those of its children follow, where it signed
     for them under an epoch that is judged otherwise now."""
@@ -82,7 +88,7 @@ def judge(connection: Connection, unit: UnitPath) -> None:
             connection, "SELECT epoch, sha256 FROM _node_key WHERE unit = ? ORDER BY no", (unit,)
         )
     ]
-    counted = accepted(known, _proven(connection, unit))
+    counted = accepted(known, _proven(connection, unit, "epoch IN (SELECT epoch FROM _node_key WHERE unit = ?)", unit))
     changed = False
     for epoch in (each.epoch for each in known):
         update = "UPDATE _node_key SET accepted = ? WHERE unit = ? AND epoch = ? AND accepted != ?"
@@ -157,10 +163,13 @@ def certified_children(connection: Connection, parent: UnitPath) -> list[UnitPat
     return [UnitPath(unit) for unit in units if parent_of(unit) == parent]
 
 
-def _proven(connection: Connection, unit: UnitPath) -> list[Handover]:
-    """The handovers of a unit that are kept here, without those of a parent's key that does not count."""
+def _proven(connection: Connection, unit: UnitPath, which: str = "true", *values: str) -> list[Handover]:
+    """The handovers of a unit that are kept here (all, or ``which`` of them), without those of a parent's key that does
+    not count."""
     rows = execute(
-        connection, "SELECT body, signature FROM _statement WHERE unit = ? AND tag = ? ORDER BY no", (unit, HANDOVER)
+        connection,
+        f"SELECT body, signature FROM _statement WHERE unit = ? AND tag = ? AND {which} ORDER BY no",
+        (unit, HANDOVER, *values),
     )
     read = (parse(Statement(HANDOVER, bytes(body), bytes(signature))) for body, signature in rows.all())
     return [

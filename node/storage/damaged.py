@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
-from node.storage.batches import APPLIED, WAITING, undamaged
+from node.storage.batches import APPLIED, MOVED, WAITING, undamaged
 from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
@@ -200,6 +200,8 @@ def _insert_again(connection: Connection, context: Context, stream: int, batch: 
     """A row of ``_batch`` that was lost comes back between its neighbours: peers are sent batches in local order."""
     applied = execute(connection, "SELECT applied_seq FROM _stream WHERE no = ?", (stream,)).scalar_one()
     is_applied, header = batch.head.seq <= applied, batch.header
+    said_again = execute(connection, "SELECT 1 FROM _repeat WHERE hash = ?", (batch.head.hash,))
+    is_moved = said_again.scalar() is not None
     execute(
         connection,
         "INSERT INTO _batch (no, stream, seq, hash, entries, size, registry, state, settles, applied_ms, data)"
@@ -207,7 +209,7 @@ def _insert_again(connection: Connection, context: Context, stream: int, batch: 
         (
             _free_number(connection, stream, batch.head.seq),
             *(stream, batch.head.seq, batch.head.hash, header.entries, len(batch.data), header.registry_version[0]),
-            APPLIED if is_applied else WAITING,
+            MOVED if is_moved else APPLIED if is_applied else WAITING,
             None if header.settles is None else header.settles.from_seq,
             context.now_ms() if is_applied else None,
             batch.data,

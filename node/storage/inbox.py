@@ -33,10 +33,9 @@ from node.storage.damaged import is_noted, note, put_back, waiting_at
 from node.storage.engine import execute
 from node.storage.former import former_entries
 from node.storage.lives import (
-    all_seen,
     can_say_again,
     drop_stray,
-    former_headers,
+    fill_before,
     give_way,
     is_said_again,
     is_stray,
@@ -46,6 +45,7 @@ from node.storage.lives import (
 )
 from node.storage.outbox import for_peer
 from node.storage.registries import is_due, may_apply, number_in_force, registry_for
+from node.storage.repeated import causes, former_headers
 from node.storage.revocations import counts
 from node.storage.sealing import fits_one_batch, follow_up, has_pending, seal_next
 from node.storage.seen import note_seen, present_name, seen_in
@@ -133,7 +133,7 @@ def verify(connection: Connection, context: Context, data: bytes, peer: str = ""
     if path is None:
         raise BadCertificate(f"no certificate of {stream.origin} has come for this batch")
     check_origin(batch, verify_node_path(path, context.tree_id))
-    for header, raw, signature in former_headers(batch):
+    for header, raw, signature in former_headers(batch.header):
         before = path_of(connection, header.stream.origin, header.stream.epoch)
         if before is None:
             raise BadCertificate(f"no certificate of {stream.origin} has come for what this batch repeats")
@@ -184,6 +184,9 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
             keep_stray(connection, row, batch)
         return Outcome(Taken.FROZEN, row.held, Applied())
     if head.seq > held_seq + 1:
+        row = fill_before(connection, context, row, batch)
+        held_seq = 0 if row.held is None else row.held.seq
+    if head.seq > held_seq + 1:
         return Outcome(Taken.GAP, row.held, Applied())
     older = batch.header.registry_version[0] < registry_at(connection, row.no, held_seq)
     if older and batch.header.repeats is None:
@@ -229,13 +232,11 @@ def _take_own_branch(connection: Connection, context: Context, row: StreamRow, b
     if name is None:
         done = give_way(connection, context, row, header.seq - 1)
         return None if done else Outcome(Taken.GAP, row.held, Applied())
-    found = batch_at(connection, stream_row(connection, name.stream).no, name.seq)
-    before = () if found is None else found[2].header.seen_delta
-    again = said_again(connection, context, batch, all_seen(batch, before))
+    again = said_again(connection, context, batch)
     if missing_causes(connection, again):
         return Outcome(Taken.GAP, row.held, Applied())
     seal_remainder(connection, context)
-    again = said_again(connection, context, batch, all_seen(batch, before))  # its place may have been taken meanwhile
+    again = said_again(connection, context, batch)  # its place may have been taken meanwhile
     present = stream_row(connection, again.header.stream)
     no = insert_batch(connection, present.no, again, APPLIED, context.now_ms())
     advance_held(connection, present.no, again.head)
@@ -267,7 +268,7 @@ def is_ready(connection: Connection, context: Context, row: StreamRow, batch: Se
 def missing_causes(connection: Connection, batch: SealedBatch) -> list[Head]:
     """What a batch's writer had seen that is not applied here; earlier batches of its stream answer for the rest."""
     missing = []
-    for head in batch.header.seen_delta:
+    for head in causes(batch.header):
         name = present_name(connection, head.hash) or head
         row = find_stream(connection, name.stream)
         if row is None or row.applied is None or row.applied.seq < name.seq:
@@ -291,7 +292,7 @@ def apply_stored(
     seen = seen_in(connection, row, batch.header)
     if batch.header.repeats is None:
         note_seen(connection, row.no, batch.header.seen_delta)
-    elif take_place(connection, no, batch):
+    elif take_place(connection, context, no, batch):
         advance_applied(connection, row.no, batch.head)
         return Applied()
     sections = decoded(batch, registry) if entries is None else entries

@@ -8,27 +8,34 @@ node; nothing that either life has sealed is lost, and an edit is in effect once
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from sqlalchemy import Connection
 
-from conflict.values import Epoch, Head, StreamId
+from conflict.values import Epoch, StreamId
 from node.storage.audit import note
-from node.storage.batches import APPLIED, batch_at, hash_at
+from node.storage.batches import APPLIED, MOVED, WAITING, batch_at, hash_at, insert_batch
 from node.storage.context import Context
 from node.storage.engine import bulk, execute
 from node.storage.meta import get_meta, set_meta
-from node.storage.seen import present_name
+from node.storage.repeated import all_seen, former_headers, former_heads, head_of
+from node.storage.seen import note_seen, present_name
 from node.storage.streams import StreamRow, advance_applied, advance_held, find_stream, reopen, stream_row
 from sync_engine.audit import Act
-from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, Settlement, encode_batch, encode_header, parse_header
+from sync_engine.batch import (
+    NO_PREV,
+    BatchHeader,
+    SealedBatch,
+    Settlement,
+    encode_batch,
+    encode_header,
+    parse_batch,
+    parse_header,
+)
 from sync_engine.certificates import Signer
-from sync_engine.errors import LimitExceeded
 
 EPOCH, AGAIN = "epoch", "again"
 
-REPEATS_MAX = 32
-"""How often one batch may be said again: a fork each time. Each is parsed, and its signature proven."""
+FILLED_MAX = 1_000
+"""Batches of a branch that are put in their places at once, for one that follows them."""
 
 STRAYS_MAX = 1_000
 """Of one stream: an honest origin's branch is what it sealed before it met anybody; of others nothing is expected."""
@@ -82,44 +89,22 @@ def give_way(connection: Connection, context: Context, row: StreamRow, upto: int
     the one here is said again in the present life, and the stream ends there for the other to follow. False where some
     of it waits to be applied: the other branch has to come again then."""
     branch = execute(
-        connection, "SELECT seq, state FROM _batch WHERE stream = ? AND seq > ? ORDER BY seq", (row.no, upto)
+        connection,
+        "SELECT seq, state FROM _batch WHERE stream = ? AND seq > ? AND state <> ? ORDER BY seq",
+        (row.no, upto, MOVED),
     ).all()
     if any(state != APPLIED for _seq, state in branch):
         return False
-    seqs = {seq for seq, _state in branch}
-    for batch, seen in _with_seen(connection, row, seqs):
-        _take_over(connection, batch, said_again(connection, context, batch, seen))
+    for seq, _state in branch:
+        found = batch_at(connection, row.no, seq)
+        if found is None:
+            break
+        _take_over(connection, found[2], said_again(connection, context, found[2]))
     close_up(connection, row.no)
     return True
 
 
-def _with_seen(
-    connection: Connection, row: StreamRow, seqs: set[int]
-) -> Iterator[tuple[SealedBatch, tuple[Head, ...]]]:
-    """Batches of one chain, each with all that it had seen, its own stream's past included, by the names of then."""
-    seen: dict[StreamId, Head] = {}
-    for seq in range(1, max(seqs, default=0) + 1):
-        found = batch_at(connection, row.no, seq)
-        if found is None:
-            return
-        batch = found[2]
-        if seq in seqs:
-            yield batch, all_seen(batch, seen.values())
-        if batch.header.repeats is None:
-            seen.update((head.stream, head) for head in batch.header.seen_delta)
-
-
-def all_seen(batch: SealedBatch, before: Iterable[Head]) -> tuple[Head, ...]:
-    """All that a batch had seen, where ``before`` is what the batches before it had: a head of each stream."""
-    header = batch.header
-    if header.repeats is not None:
-        return header.seen_delta  # it said so itself
-    past = [] if header.prev == NO_PREV else [Head(header.stream, header.seq - 1, header.prev)]
-    merged = {head.stream: head for head in (*before, *header.seen_delta, *past)}
-    return tuple(sorted(merged.values()))
-
-
-def said_again(connection: Connection, context: Context, batch: SealedBatch, seen: tuple[Head, ...]) -> SealedBatch:
+def said_again(connection: Connection, context: Context, batch: SealedBatch) -> SealedBatch:
     """What a batch says, signed anew as the next of the present life. Nothing in it changes but its place."""
     former = batch.header
     stream = StreamId(context.unit, context.epoch, former.stream.scope)
@@ -129,7 +114,7 @@ def said_again(connection: Connection, context: Context, batch: SealedBatch, see
         stream=stream,
         seq=1 if row.held is None else row.held.seq + 1,
         prev=NO_PREV if row.held is None else row.held.hash,
-        seen_delta=seen,
+        seen_delta=all_seen(connection, former),
         registry_version=former.registry_version,
         again=True,
         sections=former.sections,
@@ -185,25 +170,6 @@ def _rename(connection: Connection, no: int, batch: SealedBatch) -> None:
 # --- what is said again takes its place ------------------------------------------------------------------------------
 
 
-def former_headers(batch: SealedBatch) -> Iterator[tuple[BatchHeader, bytes, bytes]]:
-    """(header, its bytes, signature) of what a batch repeats, and of what that repeats. Raises Malformed or
-    LimitExceeded."""
-    repeats = batch.header.repeats
-    for _ in range(REPEATS_MAX):
-        if repeats is None:
-            return
-        header = parse_header(repeats[0])
-        yield header, *repeats
-        repeats = header.repeats
-    if repeats is not None:
-        raise LimitExceeded("a batch says again what was said again too often")
-
-
-def former_heads(batch: SealedBatch) -> list[Head]:
-    """The former names of a batch, the latest first."""
-    return [SealedBatch(b"", raw, signature, header, ()).head for header, raw, signature in former_headers(batch)]
-
-
 def note_names(connection: Connection, batch: SealedBatch, no: int) -> None:
     """From now on a batch stands for all that it repeats."""
     bulk(
@@ -212,7 +178,7 @@ def note_names(connection: Connection, batch: SealedBatch, no: int) -> None:
         " ON CONFLICT (hash) DO UPDATE SET batch = excluded.batch",
         [
             (head.hash, stream_row(connection, head.stream).no, head.seq, header.prev, no)
-            for head, (header, _raw, _signature) in zip(former_heads(batch), former_headers(batch), strict=True)
+            for head, header in ((head_of(header, raw), header) for header, raw, _ in former_headers(batch.header))
         ],
     )
     bulk(connection, "DELETE FROM _stray WHERE hash = ?", [(head.hash,) for head in former_heads(batch)])
@@ -221,41 +187,99 @@ def note_names(connection: Connection, batch: SealedBatch, no: int) -> None:
 def standing(connection: Connection, batch: SealedBatch) -> tuple[int, str] | None:
     """(local number, state) of the batch kept here that this one repeats."""
     for head in former_heads(batch):
-        found = execute(connection, "SELECT no, state FROM _batch WHERE hash = ?", (head.hash,)).one_or_none()
+        found = execute(
+            connection, "SELECT no, state FROM _batch WHERE hash = ? AND state <> ?", (head.hash, MOVED)
+        ).one_or_none()
         if found is not None:
             return int(found[0]), str(found[1])
     return None
 
 
-def take_place(connection: Connection, no: int, batch: SealedBatch) -> bool:
+def take_place(connection: Connection, context: Context, no: int, batch: SealedBatch) -> bool:
     """A stored batch ``no``, which repeats another, is about to be applied. Where the other one is merged here already
-    its writes are this one's from now on: True. Where it only waits, it is dropped."""
+    its writes are this one's from now on: True. Where it only waits, it is dropped. Its place in its own stream stays
+    filled for as long as something follows it there."""
     there = standing(connection, batch)
     merged = there is not None and there[1] == APPLIED
     if there is not None:
+        former = parse_batch(execute(connection, "SELECT data FROM _batch WHERE no = ?", (there[0],)).scalar_one())
         execute(connection, "DELETE FROM _batch WHERE no = ?", (no if merged else there[0],))
         if merged:
             _rename(connection, there[0], batch)
+        _fill(connection, context, former)
     note_names(connection, batch, there[0] if there is not None and merged else no)
     for head in former_heads(batch):
         close_up(connection, stream_row(connection, head.stream).no)
     return merged
 
 
+def _fill(connection: Connection, context: Context, former: SealedBatch) -> None:
+    """Keep a batch that has been said again in its place: it is merged under its present name, but whoever comes later
+    can be given what follows it only with it."""
+    head = former.head
+    row = stream_row(connection, head.stream)
+    insert_batch(connection, row.no, former, MOVED, context.now_ms())
+    if (0 if row.applied is None else row.applied.seq) == head.seq - 1:
+        if former.header.repeats is None:
+            note_seen(connection, row.no, former.header.seen_delta)
+        advance_applied(connection, row.no, head)
+
+
+def fill_before(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> StreamRow:
+    """A batch has come that stands farther on than its stream goes here. Where all between has been said again, and is
+    known here by its present names alone, it is put in its place."""
+    held, between, digest = row.held, list[SealedBatch](), batch.header.prev
+    while digest != (NO_PREV if held is None else held.hash):
+        former = _former_named(connection, digest)
+        if former is None or former.header.stream != row.stream or len(between) >= FILLED_MAX:
+            return row
+        between.append(former)
+        digest = former.header.prev
+    if row.applied != held or len(between) != batch.header.seq - 1 - (0 if held is None else held.seq):
+        return row
+    for former in reversed(between):
+        _fill(connection, context, former)
+        advance_held(connection, row.no, former.head)
+    return stream_row(connection, row.stream)
+
+
+def _former_named(connection: Connection, digest: bytes) -> SealedBatch | None:
+    """A batch that has been said again, by its former name, made of the one that says it."""
+    data = execute(
+        connection,
+        "SELECT data FROM _repeat JOIN _batch ON _batch.no = _repeat.batch WHERE _repeat.hash = ?",
+        (digest,),
+    ).scalar()
+    again = None if data is None else parse_batch(data)
+    for header, raw, signature in () if again is None else former_headers(again.header):
+        if again is not None and head_of(header, raw).hash == digest:
+            return SealedBatch(encode_batch(raw, signature, again.chunks), raw, signature, header, again.chunks)
+    return None
+
+
 def close_up(connection: Connection, stream_no: int) -> None:
     """Once nothing of a branch is left beyond where it parted, its stream ends there and is open for the other."""
-    count, last = execute(connection, "SELECT count(*), max(seq) FROM _batch WHERE stream = ?", (stream_no,)).one()
-    if count != (last or 0):
-        return
-    applied = execute(
-        connection, "SELECT max(seq) FROM _batch WHERE stream = ? AND state = 'applied'", (stream_no,)
+    last = execute(
+        connection, "SELECT max(seq) FROM _batch WHERE stream = ? AND state <> ?", (stream_no, MOVED)
     ).scalar()
-    for column, seq in (("held", last or 0), ("applied", applied or 0)):
+    execute(connection, "DELETE FROM _batch WHERE stream = ? AND state = ? AND seq > ?", (stream_no, MOVED, last or 0))
+    waiting = execute(
+        connection, "SELECT min(seq) FROM _batch WHERE stream = ? AND state = ?", (stream_no, WAITING)
+    ).scalar()
+    execute(
+        connection,  # a receipt for what stood here is none for what comes in its place
+        "DELETE FROM _peer_head WHERE stream = ? AND seq >= ? AND hash IN (SELECT hash FROM _repeat WHERE stream = ?)",
+        (stream_no, (last or 0) + 1, stream_no),
+    )
+    for column, seq in (("held", last or 0), ("applied", (last or 0) if waiting is None else waiting - 1)):
         execute(
             connection,
             f"UPDATE _stream SET {column}_seq = ?, {column}_hash = ? WHERE no = ?",
             (seq, hash_at(connection, stream_no, seq), stream_no),
         )
+    filled = "SELECT 1 FROM _batch WHERE stream = ? AND state = ? LIMIT 1"
+    if execute(connection, filled, (stream_no, MOVED)).scalar() is not None:
+        return
     proofs = execute(connection, "SELECT first_header, second_header FROM _fork WHERE stream = ?", (stream_no,)).all()
     healed = all(any(is_said_again(connection, parse_header_hash(each)) for each in proof) for proof in proofs)
     if healed:

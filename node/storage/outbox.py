@@ -123,17 +123,25 @@ def branch_from(connection: Connection, chain: Chain) -> tuple[int, list[int]]:
     return common, [no for seq, _digest, no in mine if seq > common]
 
 
-def strays(connection: Connection, context: Context, peer: UnitPath, child: UnitPath) -> list[SealedBatch]:
-    """Batches of other branches for whose origin ``peer`` is, or is on the way to; in their order."""
+def strays(connection: Connection, context: Context, peer: UnitPath, child: UnitPath) -> list[bytes]:
+    """The hashes of batches of other branches for whose origin ``peer`` is, or is on the way to; in their order. Names
+    of streams cost their origin nothing, so no more than these are ever in memory at once."""
     rows = execute(
         connection,
-        "SELECT origin, scope, data FROM _stray JOIN _stream ON _stream.no = _stray.stream ORDER BY stream, _stray.seq",
+        "SELECT origin, scope, _stray.hash FROM _stray JOIN _stream ON _stream.no = _stray.stream"
+        " ORDER BY stream, _stray.seq",
     )
     return [
-        parse_batch(data)
-        for origin, scope, data in rows
+        bytes(digest)
+        for origin, scope, digest in rows
         if is_shared(scope, child) and is_towards(origin, peer, context.unit)
     ]
+
+
+def stray(connection: Connection, digest: bytes) -> SealedBatch | None:
+    """One of them; None where it has come in its place meanwhile."""
+    data = execute(connection, "SELECT data FROM _stray WHERE hash = ?", (digest,)).scalar()
+    return None if data is None else parse_batch(data)
 
 
 def batch_beside(connection: Connection, theirs: Head) -> SealedBatch | None:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from conflict.policies import shown
 from conflict.values import Head, Hold, StreamId, Value, Write
 from conflict.vector import Vector
-from node.storage.batches import batch_at, undamaged
+from node.storage.batches import MOVED, batch_at, in_order, undamaged
 from node.storage.codes import hold_unknown
 from node.storage.context import Context
 from node.storage.engine import IN_LIST, execute, in_list
@@ -76,13 +76,15 @@ def batches_about(
     """The stored batches of a scope that have entries of a table, one at a time, in the order they came here; only
     those that ``which`` names (all, if not said) are unpacked."""
     of_scope = {row.no: row.stream for row in streams(connection, scope)}
-    nos = execute(
+    places = execute(
         connection,
-        f"SELECT no, stream, state, hash FROM _batch WHERE stream {IN_LIST} ORDER BY no",
+        f"SELECT no, stream, seq, state, hash FROM _batch WHERE stream {IN_LIST}",
         (in_list(of_scope),),
     ).all()
+    found = {no: (stream_no, state, digest) for no, stream_no, _seq, state, digest in places}
     seen: dict[StreamId, Vector] = {}
-    for no, stream_no, state, digest in nos:
+    for no in in_order((no, stream_no, seq) for no, stream_no, seq, _state, _digest in places):
+        stream_no, state, digest = found[no]
         stream = of_scope[stream_no]
         data = execute(connection, "SELECT data FROM _batch WHERE no = ?", (no,)).scalar_one()
         batch = undamaged(data, digest)
@@ -92,7 +94,7 @@ def batches_about(
         before = seen.get(stream, Vector())
         vector = followed(connection, before, batch.header)
         seen[stream] = (vector if batch.header.repeats is None else before).updated([batch.head])
-        if all(section.table != table for section in batch.header.sections) or not which(batch.head):
+        if state == MOVED or all(section.table != table for section in batch.header.sections) or not which(batch.head):
             continue
         registry = registry_of(connection, context, batch.header.registry_version[0])
         if registry is None:

@@ -21,13 +21,14 @@ from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from conflict.values import Head, StreamId
 from conflict.vector import Vector
 from node.storage.apply import Incoming, apply_batch
-from node.storage.batches import settlement_of
+from node.storage.batches import MOVED, settlement_of
 from node.storage.context import Context
 from node.storage.damaged import sound
 from node.storage.engine import IN_LIST, bulk, execute, in_list
 from node.storage.former import former_entries
 from node.storage.meta import set_meta
 from node.storage.registries import current_registry, registry_for
+from node.storage.repeated import causes
 from node.storage.schema import create_own_tables
 from node.storage.seen import followed, present_name
 from node.storage.streams import StreamRow, streams
@@ -168,27 +169,31 @@ class Replay:
 
     def _apply(self, live: Connection, scratch: Connection, no: int) -> bool:
         """Merge one batch, if its causes have been. Raises Unproven."""
-        stream_no, digest, data = execute(live, "SELECT stream, hash, data FROM _batch WHERE no = ?", (no,)).one()
+        sql = "SELECT stream, hash, state, data FROM _batch WHERE no = ?"
+        stream_no, digest, state, data = execute(live, sql, (no,)).one()
         batch = sound(data, digest)
         if batch is None:
             raise Unproven("a batch that was applied here is damaged")
         head = batch.head
         before = self._heads.get(head.stream)
-        if head.seq != (0 if before is None else before.seq) + 1 or not self._has_causes(live, batch):
+        if head.seq != (0 if before is None else before.seq) + 1 or not self._has_causes(live, batch, state):
             return False
         earlier = self._seen.get(head.stream, Vector())
         seen = followed(live, earlier, batch.header)
         stands_alone = batch.header.repeats is not None
-        self._put(
-            live, scratch, (no, stream_no), batch, seen if before is None or stands_alone else seen.updated([before])
-        )
+        if state != MOVED:
+            self._put(
+                *(live, scratch, (no, stream_no), batch),
+                seen if before is None or stands_alone else seen.updated([before]),
+            )
+            self._merged.add(no)
         self._seen[head.stream], self._heads[head.stream] = earlier if stands_alone else seen, head
-        self._merged.add(no)
         return True
 
-    def _has_causes(self, live: Connection, batch: SealedBatch) -> bool:
-        causes = (present_name(live, cause.hash) or cause for cause in batch.header.seen_delta)
-        heads = ((self._heads.get(cause.stream), cause) for cause in causes)
+    def _has_causes(self, live: Connection, batch: SealedBatch, state: str) -> bool:
+        before = (batch.head,) if state == MOVED else causes(batch.header)
+        named = (present_name(live, cause.hash) or cause for cause in before)
+        heads = ((self._heads.get(cause.stream), cause) for cause in named)
         return all(head is not None and head.seq >= cause.seq for head, cause in heads)
 
     def _put(

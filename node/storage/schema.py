@@ -71,7 +71,7 @@ batch = Table(
     Column("entries", Integer, nullable=False),
     Column("size", Integer, nullable=False),
     Column("registry", Integer, nullable=False),
-    Column("state", Text, nullable=False),  # applied | waiting
+    Column("state", Text, nullable=False),  # applied | waiting | moved: said again since, it fills its place
     Column("settles", BigInteger),  # it decides about the braked batches of its stream from this number on
     Column("again", Integer, nullable=False, server_default="0"),  # it may repeat a former life of its origin
     Column("applied_ms", BigInteger),  # when it was merged, by the clock here; null while it waits

@@ -13,7 +13,9 @@ from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from conflict.vector import Vector
+from node.storage.batches import MOVED
 from node.storage.engine import bulk, execute
+from node.storage.repeated import all_seen
 from node.storage.streams import StreamRow, stream_row
 from sync_engine.batch import BatchHeader
 
@@ -46,18 +48,20 @@ def note_seen(connection: Connection, stream_no: int, delta: Iterable[Head]) -> 
 
 def seen_in(connection: Connection, row: StreamRow, header: BatchHeader) -> Vector:
     """What the writer of a stream's next batch had merged, its own earlier batches included. One that says again what a
-    former life had said stands alone: it has seen what that had seen, whatever its stream has seen since."""
-    named = translated(connection, header.seen_delta)
+    former life had said stands alone: it has seen what that had seen, whatever its stream has seen since, and whatever
+    it says of that itself: else who merges it anew would take less or more for seen than who has it already."""
     if header.repeats is not None:
-        return named
+        return translated(connection, all_seen(connection, header))
+    named = translated(connection, header.seen_delta)
     past = translated(connection, [] if row.applied is None else [row.applied])
     return seen_by(connection, row.no).joined(named).joined(past)
 
 
 def followed(connection: Connection, before: Vector, header: BatchHeader) -> Vector:
     """The same while a stream is walked through: ``before`` is what the batch before it had seen."""
-    named = translated(connection, header.seen_delta)
-    return named if header.repeats is not None else before.joined(named)
+    if header.repeats is not None:
+        return translated(connection, all_seen(connection, header))
+    return before.joined(translated(connection, header.seen_delta))
 
 
 def translated(connection: Connection, heads: Iterable[Head]) -> Vector:
@@ -100,13 +104,13 @@ def _along_branch(connection: Connection, head: Head, also: set[Head]) -> Head |
 
 
 def _moved_below(connection: Connection, head: Head) -> set[Head]:
-    """While a branch is being said again, its first batches have left the chain that its last ones still end."""
+    """While a branch is being said again, its first batches fill their places for its last ones only."""
     found = execute(
         connection,
-        "SELECT batch FROM _repeat JOIN _stream ON _stream.no = _repeat.stream"
-        " WHERE origin = ? AND epoch = ? AND scope = ? AND _repeat.seq < ? AND NOT EXISTS"
-        " (SELECT 1 FROM _batch WHERE _batch.stream = _repeat.stream AND _batch.seq = _repeat.seq)",
-        (head.stream.origin, head.stream.epoch, head.stream.scope, head.seq),
+        "SELECT _repeat.batch FROM _repeat JOIN _batch ON _batch.hash = _repeat.hash"
+        " JOIN _stream ON _stream.no = _batch.stream"
+        " WHERE origin = ? AND epoch = ? AND scope = ? AND _batch.seq < ? AND _batch.state = ?",
+        (head.stream.origin, head.stream.epoch, head.stream.scope, head.seq, MOVED),
     ).scalars()
     return {_head_of(connection, no) for no in found}
 

@@ -28,7 +28,9 @@ from sync_engine.errors import BadCertificate, BadName, RemoteFault
 from sync_engine.frames import Statement
 from sync_engine.names import is_shared
 from sync_engine.statements import (
+    Handover,
     Heartbeat,
+    Revocation,
     Said,
     body_of,
     check_admissible,
@@ -49,6 +51,9 @@ KEPT_AT_ONCE = 25
 SAID_MAX = 20_000
 """Of one signer and one kind: its scopes by its epochs. Names cost it nothing, room here does; and signs of life must
 leave room for the word that a key has been stolen."""
+
+HANDOVERS_MAX = 2_000
+"""Of one unit to keys of its own: one a life. Those that its parent signs for it have room of their own."""
 
 KEPT: dict[str, list[Callable[[Connection, Context, Any], None]]] = {}
 """By tag, what else happens when a statement that was not known is kept, in its transaction. Whoever raises a
@@ -107,9 +112,12 @@ def _keep(
             raise BadCertificate(f"no certificate of {signer[0]} has come for what it says")
         proven[signer] = verify_node_path(path, context.tree_id)
     check_signed(statement, said, proven[signer])
-    sql = "SELECT count(*) FROM _statement WHERE signer = ? AND tag = ?"
+    if isinstance(said, Revocation) and path_of(connection, said.unit, said.epoch) is None:
+        raise BadCertificate(f"no certificate of {said.unit} has come for the key that is ended")
+    of_itself = isinstance(said, Handover) and said.unit == signer[0]
+    sql = "SELECT count(*) FROM _statement WHERE signer = ? AND tag = ?" + (" AND unit = signer" if of_itself else "")
     count = execute(connection, sql, (signer[0], statement.tag)).scalar_one()
-    if count >= SAID_MAX:
+    if count >= (HANDOVERS_MAX if of_itself else SAID_MAX):
         raise RemoteFault(f"{signer[0]} says more than is kept of one unit")
     _insert(connection, context, statement, said)
     return said
