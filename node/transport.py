@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 os.environ["GRPC_SSL_CIPHER_SUITES"] = (
     "ECDHE-RSA-AES256-GCM-SHA384"  # before grpc starts; TLS 1.3 has suites of its own
@@ -92,18 +92,26 @@ def living_credentials(current: Callable[[], KeyStore]) -> grpc.ServerCredential
     Nothing is given while nothing has changed. gRPC would take each configuration for a new one and drop the one before
     it under the handshakes that use it: with 173 children calling at once that ended the process (1.85.1, SIGSEGV).
     """
-    given: tuple[bytes, bytes, bytes] | None = None
 
-    def configured() -> grpc.ServerCertificateConfiguration | None:  # on a thread of grpc's, once a handshake
-        nonlocal given
+    def parts() -> tuple[bytes, bytes, bytes]:
         keys = current()
-        now = (keys.tls_key_pem, keys.tls_chain_pem, keys.tls_root_pem)
+        return keys.tls_key_pem, keys.tls_chain_pem, keys.tls_root_pem
+
+    def configuration(key: bytes, chain: bytes, root: bytes) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=root)
+
+    given = parts()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:  # on a thread of grpc's, once a handshake
+        nonlocal given
+        now = parts()
         if now == given:
             return None
         given = now
-        return grpc.ssl_server_certificate_configuration([now[:2]], root_certificates=now[2])
+        return configuration(*now)
 
-    return grpc.dynamic_ssl_server_credentials(configured(), configured, require_client_authentication=True)
+    fetcher = cast(Callable[[], grpc.ServerCertificateConfiguration], changed)  # the stubs do not know of None
+    return grpc.dynamic_ssl_server_credentials(configuration(*given), fetcher, require_client_authentication=True)
 
 
 def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:
