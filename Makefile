@@ -8,6 +8,7 @@ SEEDS ?= 5000
 FIRST_SEED ?= 1
 HOSTILE ?= 100000
 FUZZ_S ?= 60
+WORKERS ?= 2
 
 .PHONY: demo test slow check proto proto-check bench soak simulation mutants crash hostile fuzz lock clean
 
@@ -22,8 +23,8 @@ $(READY): requirements.lock requirements-bootstrap.lock pyproject.toml
 demo: $(READY)  ## a whole tree on this machine; MEMBERS=n, KEEP=1
 	@$(BIN)/dongbo demo --members $(MEMBERS) $(if $(KEEP),--keep)
 
-test: $(READY)
-	@$(BIN)/python -m pytest -q
+test: $(READY)  ## WORKERS=n processes side by side; each takes whole files
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope
 
 check: $(READY) proto-check
 	@$(BIN)/ruff check .
