@@ -303,9 +303,12 @@ def name_child(connection: Connection, context: Context, keys: KeyStore, unit: U
 
 
 def meet(connection: Connection, context: Context, keys: KeyStore, caller: Certified) -> None:
-    """Keep the certificate that a child calls with; a first one was certified here."""
+    """Keep the certificate that a child calls with; a first one was certified here. Where no invitation of this
+    database led to it (an older life of this node enrolled the child, or somebody else has its CA key), that is on
+    record."""
     keep_path(connection, caller.path, context.tree_id)
-    name_known(connection, context, keys, caller.unit)
+    for epoch in name_known(connection, context, keys, caller.unit):
+        note(connection, context, Act.ENROL, {"unit": caller.unit, "epoch": epoch, "invited": False})
 
 
 def name_children(connection: Connection, context: Context, keys: KeyStore) -> None:
@@ -315,9 +318,10 @@ def name_children(connection: Connection, context: Context, keys: KeyStore) -> N
         name_known(connection, context, keys, unit)
 
 
-def name_known(connection: Connection, context: Context, keys: KeyStore, unit: UnitPath) -> None:
-    """Sign for a child's accepted keys that no statement names."""
+def name_known(connection: Connection, context: Context, keys: KeyStore, unit: UnitPath) -> list[Epoch]:
+    """Sign for a child's accepted keys that no statement names; which they were."""
     note_all_keys(connection, unit)
-    for epoch in accepted_epochs(connection, unit):
-        if not is_named(connection, unit, epoch):
-            name_child(connection, context, keys, unit, epoch)
+    unnamed = [epoch for epoch in accepted_epochs(connection, unit) if not is_named(connection, unit, epoch)]
+    for epoch in unnamed:
+        name_child(connection, context, keys, unit, epoch)
+    return unnamed

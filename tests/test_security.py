@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -132,6 +133,8 @@ async def test_a_unit_that_a_thief_of_the_ca_key_made_up_is_in_the_list(family: 
     for name in (PROVINCE, CENTRE):
         node = family.nodes[name]
         assert "bia.hue.vn" in [each["unit"] for each in await node.database.read(report.units, node.context)]
+    ((told,),) = family.sql(PROVINCE, "SELECT subject FROM _audit WHERE act = 'enrol' AND subject LIKE '%bia.hue.vn%'")
+    assert json.loads(told)["invited"] is False
 
 
 async def test_the_root_ends_its_own_former_key(family: Family) -> None:
