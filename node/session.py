@@ -163,7 +163,9 @@ class Session:
             raise LinkFault(f"{self.peer} ended the session early")
         if self._some_wait:  # what a revocation held back may have been vouched for by what came after it
             await self.node.apply_ready()
-        await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms())
+        await self.node.database.write(
+            peers.note_success, self.peer, self.node.context.now_ms(), self.node.context.epoch
+        )
         self.summary.seconds = time.monotonic() - began
         return self.summary
 

@@ -103,6 +103,17 @@ def check_complete(batch: SealedBatch, registry: Registry | None, level: int) ->
         raise NotYet(f"registry version {batch.header.registry_version[0]} must be here before this batch is taken")
 
 
+def is_whole(batch: SealedBatch, registry: Registry | None, level: int) -> bool:
+    """Whether no chunk is missing that a level may read, as far as the registry is here to tell."""
+    try:
+        check_complete(batch, registry, level)
+    except BadSignature:
+        return False
+    except NotYet:
+        return True
+    return True
+
+
 def check_readable(batch: SealedBatch, level: int) -> None:
     """While the header's registry version has not come, a level that may not read everything cannot tell whether it may
     read what a relay has passed on. Raises NotYet: nothing of it may come near a disk."""

@@ -252,3 +252,21 @@ async def test_columns_that_nobody_else_may_read_are_lost_with_the_disk_and_noth
     for name in (D, P):
         rows = family.sql(name, "SELECT note, home_town, phone FROM member")
         assert rows == [("by the province", "branch", "")]
+
+
+async def test_a_column_that_the_level_above_may_not_read_comes_back_from_the_child(family: Family) -> None:
+    """The centre has the province's edit without the telephone number, and is met first; the district has all of it."""
+    family.enter(D, D, "1", "Nguyễn Văn An", phone="0901")
+    await family.rounds(2)
+    await family.image(P, "image")
+    family.edit(P, D, "1", phone="0902")
+    family.enter(P, D, "2", "Trần Thị Bình", phone="0903")
+    await family.rounds(2)
+    await family.restore(P, "image")
+    for _ in range(3):  # the life begins, is certified, and takes what it may
+        await family.sync(P)
+    assert family.sql(P, "SELECT id, phone FROM member ORDER BY id") == [("1", "0901")], "not without its column"
+    await family.rounds(4)
+    await assert_equal(family, D)
+    assert family.sql(P, "SELECT id, phone FROM member ORDER BY id") == [("1", "0902"), ("2", "0903")]
+    await assert_proven(family)

@@ -51,6 +51,7 @@ EARLY = {
     "whoever enters a row again may write all of it": 2,
     "what is shown is not confirmed": 1,
     "who was renamed waits still": 3,
+    "a repeat stands for nothing": 2,
     "twins are not listed": 2,
     "what is driven out is not told": 2,
 }

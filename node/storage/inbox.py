@@ -61,6 +61,7 @@ from node.storage.streams import (
     stream_row,
     streams,
 )
+from node.storage.whole import may_come_whole
 from sync_engine.batch import SealedBatch, parse_batch, parse_header
 from sync_engine.certificates import verify_node_path
 from sync_engine.entries import Entries
@@ -114,17 +115,19 @@ class SealFirst(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A batch proven to be its origin's. ``entries`` are decoded already where its registry version is here."""
+    """A batch proven to be its origin's. ``entries`` are decoded already where its registry version is here. An own one
+    that came without all that this node reads is not taken while it ``may_come_whole``."""
 
     batch: SealedBatch
     entries: Sequence[Entries] | None
+    may_come_whole: bool = False
 
 
 def verify(connection: Connection, context: Context, data: bytes, peer: str = "") -> Verified:
     """Prove a batch that ``peer`` has sent, outside any write transaction. Raises a RemoteFault; nothing is changed.
 
     Of its own batches a node takes what others still have, and from their origin itself the same: columns that no other
-    level may read are lost with a disk before anybody below has had them.
+    level may read are lost with a disk before anybody below has had them. But whoever may have them is heard first.
     """
     batch = parse_batch(data)
     check_admissible(batch, context.tree_id, context.unit)
@@ -147,7 +150,8 @@ def verify(connection: Connection, context: Context, data: bytes, peer: str = ""
         batch = batch if own is batch.data else parse_batch(own)
     elif batch.header.registry_version[0] not in context.unreadable:
         check_readable(batch, context.level)  # what this software is too old for comes as its relay judged it
-    return Verified(batch, None if registry is None else decoded(batch, registry))
+    waits = stream.origin == context.unit and may_come_whole(connection, context, batch, registry, peer)
+    return Verified(batch, None if registry is None else decoded(batch, registry), waits)
 
 
 def decoded(batch: SealedBatch, registry: Registry) -> Sequence[Entries]:
@@ -170,6 +174,8 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
         return Outcome(Taken.KNOWN, row.held, Applied())
     if is_said_again(connection, head.hash):
         return Outcome(Taken.KNOWN, row.held, Applied())
+    if verified.may_come_whole:
+        return Outcome(Taken.GAP, row.held, Applied())
     if head.stream.origin == context.unit and head.stream.epoch == context.epoch:
         return Outcome(Taken.OWN, row.held, Applied())
     if parts_from(connection, row, batch):

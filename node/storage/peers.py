@@ -48,8 +48,14 @@ def note_met(connection: Connection, unit: UnitPath, skew_ms: int, epoch: Epoch)
     _set(connection, unit, "clock_skew_ms = ?", (skew_ms,))
 
 
-def note_success(connection: Connection, unit: str, now_ms: int) -> None:
-    _set(connection, unit, "last_ok_ms = ?, last_error = NULL, last_error_ms = NULL", (now_ms,))
+def note_success(connection: Connection, unit: str, now_ms: int, life: Epoch) -> None:
+    """A session came to its end, in the present ``life`` of this node."""
+    _set(connection, unit, "last_ok_ms = ?, met_in = ?, last_error = NULL, last_error_ms = NULL", (now_ms, life))
+
+
+def is_met(connection: Connection, unit: str, life: Epoch) -> bool:
+    """Whether a session with a neighbour has come to its end in the present life."""
+    return execute(connection, "SELECT 1 FROM _peer WHERE unit = ? AND met_in = ?", (unit, life)).scalar() is not None
 
 
 def note_failure(connection: Connection, unit: str, now_ms: int, error: str) -> None:

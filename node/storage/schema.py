@@ -221,6 +221,7 @@ peer = _keyed(
     "_peer",
     Column("unit", Text, primary_key=True),
     Column("last_ok_ms", BigInteger),
+    Column("met_in", Text),
     Column("last_error", Text),
     Column("last_error_ms", BigInteger),
     Column("clock_skew_ms", BigInteger),

@@ -87,13 +87,11 @@ MUTANTS: dict[str, Mutant] = {
     "reasons go everywhere": Mutant("I13", misdeeds.reasons_go_everywhere, "decided"),
     "what is overwritten is not told": Mutant("I1", misdeeds.overwritten_in_silence),
     "what is driven out is not told": Mutant("I1", misdeeds.driven_out_in_silence, "held"),
-    "the other branch is left": Mutant("I1", maladies.branches_are_left, "restored"),
     "a forgotten branch is dropped": Mutant("I1", maladies.own_branches_are_dropped, "restored"),
-    "an edit sealed twice is two": Mutant("I6", maladies.twins_are_two, "restored"),
-    "a former name is a stranger's": Mutant("I7", maladies.former_names_are_strangers, "restored"),
-    "what is said again has seen what was": Mutant("I1", maladies.said_again_in_a_row, "restored"),
-    "strays are thrown away": Mutant("I1", maladies.strays_are_thrown_away, "restored"),
-    "a repeat stands for nothing": Mutant("I6", maladies.a_repeat_stands_for_nothing, "restored"),
+    "an edit sealed twice is two": Mutant("I1", maladies.twins_are_two, "cloned"),
+    "a former name is a stranger's": Mutant("I1", maladies.former_names_are_strangers, "cloned"),
+    "a repeat stands for nothing": Mutant("I1", maladies.a_repeat_stands_for_nothing, "cloned"),
+    "half of a batch is enough": Mutant("I1", maladies.half_is_enough, "cloned"),
     "deleted rows are shown": Mutant("I18", lambda: [(merge, "is_alive", lambda _table, _state: True)]),
 }
 
