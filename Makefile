@@ -24,7 +24,8 @@ demo: $(READY)  ## a whole tree on this machine; MEMBERS=n, KEEP=1
 	@$(BIN)/dongbo demo --members $(MEMBERS) $(if $(KEEP),--keep)
 
 test: $(READY)  ## WORKERS=n processes side by side; each takes whole files
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -m "not slow and not alone" -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -m "alone and not slow"
 
 check: $(READY) proto-check
 	@$(BIN)/ruff check .

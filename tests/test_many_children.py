@@ -16,6 +16,8 @@ from node.line import AT_ONCE, SILENT_S
 from tests.e2e.processes import until
 from tests.many.province import PROVINCE, Storm, Tree, digests_at, founded, open_files
 
+pytestmark = pytest.mark.alone
+
 UNITS = 173
 ROWS, ROWS_BIG, BIG = 30, 3_000, 4
 """New members of a unit before each storm; of the few big ones; how many these are."""

@@ -25,6 +25,8 @@ from sync_engine.errors import LinkFault
 from sync_engine.limits import FRAME_BYTES_MAX
 from tests.pki import NOW, join
 
+pytestmark = pytest.mark.alone
+
 CHILD, PARENT = "hue.vn", "vn"
 MESSAGE_BYTES = 60_000
 SOON_S = 5.0

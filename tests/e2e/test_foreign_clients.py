@@ -10,10 +10,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e import updates
 from tests.e2e.conftest import DISTRICT, PROVINCE
 from tests.e2e.processes import Cluster, Home, until
 from tests.e2e.writing import write_members
+
+pytestmark = pytest.mark.alone
 
 ROWS = 20_000
 
