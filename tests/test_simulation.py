@@ -32,30 +32,33 @@ SEEDS = 16
 SOUND = ("mixed", "changed", "braked", "crowded", "restored")
 """Kinds of trees; the others are those of ``make simulation``."""
 
-EARLY = {
-    "ack before commit": 1,
-    "forgotten loser": 2,
-    "tie broken by arrival": 3,
-    "delete writes fields": 2,
-    "contested rows take the fast path": 2,
-    "an insert forgets its rivals": 3,
-    "nothing is withheld": 1,
-    "a head moves without its rows": 1,
-    "a late clock refuses": 1,
-    "any two edits are one": 3,
-    "a batch is taken again": 1,
-    "conflicts have numbers of their own": 3,
-    "a code that comes releases nothing": 1,
-    "a release forgets what was seen": 2,
-    "unknown codes are shown": 1,
-    "whoever enters a row again may write all of it": 2,
-    "what is shown is not confirmed": 1,
-    "who was renamed waits still": 3,
-    "a repeat stands for nothing": 2,
-    "twins are not listed": 2,
-    "what is driven out is not told": 2,
-}
-"""Mutants that the first seeds notice, and which; ``make mutants`` shows all of them caught."""
+EARLY = (
+    "ack before commit",
+    "forgotten loser",
+    "tie broken by arrival",
+    "delete writes fields",
+    "contested rows take the fast path",
+    "an insert forgets its rivals",
+    "nothing is withheld",
+    "a head moves without its rows",
+    "a late clock refuses",
+    "any two edits are one",
+    "a batch is taken again",
+    "conflicts have numbers of their own",
+    "a code that comes releases nothing",
+    "a release forgets what was seen",
+    "unknown codes are shown",
+    "whoever enters a row again may write all of it",
+    "what is shown is not confirmed",
+    "who was renamed waits still",
+    "a repeat stands for nothing",
+    "twins are not listed",
+    "what is driven out is not told",
+)
+"""Mutants that the first few seeds notice, each within ``EARLY_SEEDS``; which one is first depends on the order in
+which this process walks through sets. ``make mutants`` shows all of them caught."""
+
+EARLY_SEEDS = 12
 
 
 # --- the simulator ---------------------------------------------------------------------------------------------------
@@ -77,9 +80,9 @@ def test_a_seed_runs_alike_in_every_process() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("mutant", "seeds"), EARLY.items(), ids=EARLY)
-def test_a_defect_is_noticed(mutant: str, seeds: int) -> None:
-    assert caught(mutant, range(1, 1 + 2 * seeds)) is not None
+@pytest.mark.parametrize("mutant", EARLY)
+def test_a_defect_is_noticed(mutant: str) -> None:
+    assert caught(mutant, range(1, EARLY_SEEDS + 1)) is not None
 
 
 def test_sound_code_passes_the_seeds_that_notice_defects() -> None:
@@ -88,7 +91,7 @@ def test_sound_code_passes_the_seeds_that_notice_defects() -> None:
 
 
 def test_every_mutant_that_tests_rely_on_is_listed() -> None:
-    assert EARLY.keys() <= MUTANTS.keys()
+    assert set(EARLY) <= MUTANTS.keys()
 
 
 # --- what it found ---------------------------------------------------------------------------------------------------
