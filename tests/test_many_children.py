@@ -16,8 +16,6 @@ from node.line import AT_ONCE, SILENT_S
 from tests.e2e.processes import until
 from tests.many.province import PROVINCE, Storm, Tree, digests_at, founded, open_files
 
-pytestmark = pytest.mark.alone
-
 UNITS = 173
 ROWS, ROWS_BIG, BIG = 30, 3_000, 4
 """New members of a unit before each storm; of the few big ones; how many these are."""
@@ -45,6 +43,7 @@ STATUS_S = 5.0
 REPEATED_MAX = 0.1
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.timeout(400),
     pytest.mark.skipif(sys.platform != "linux", reason="memory and files are read from /proc"),
 ]
