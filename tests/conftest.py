@@ -15,7 +15,6 @@ ROOT = Path(__file__).parent.parent
 
 
 LONGEST = (
-    "test_many_children",
     "test_working_day",
     "test_killed_province",
     "test_repair",

@@ -40,7 +40,7 @@ whose calls this node makes itself, its timetable says what is late."""
 
 
 async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
-    """The keys of ``status --json``; ``brief`` leaves the digests out. A scope whose edits cannot be sealed now (the
+    """The keys of ``status --json``; ``brief`` leaves the digests out. A scope whose edits cannot be sealed now (a
     program writes without a pause) has none."""
     answer = await node.database.read(_status, node.context, node.config, node.next_call)
     answer["running"] = bool(arguments.get("running"))

@@ -19,6 +19,7 @@ from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.registries import registry_for
+from node.storage.seen import present_name
 from node.storage.streams import find_stream, held_heads
 from sync_engine.batch import SealedBatch
 from sync_engine.certificates import verify_node_path
@@ -200,8 +201,7 @@ def _insert_again(connection: Connection, context: Context, stream: int, batch: 
     """A row of ``_batch`` that was lost comes back between its neighbours: peers are sent batches in local order."""
     applied = execute(connection, "SELECT applied_seq FROM _stream WHERE no = ?", (stream,)).scalar_one()
     is_applied, header = batch.head.seq <= applied, batch.header
-    said_again = execute(connection, "SELECT 1 FROM _repeat WHERE hash = ?", (batch.head.hash,))
-    is_moved = said_again.scalar() is not None
+    is_moved = present_name(connection, batch.head.hash) is not None
     execute(
         connection,
         "INSERT INTO _batch (no, stream, seq, hash, entries, size, registry, state, settles, applied_ms, data)"

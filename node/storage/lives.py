@@ -16,7 +16,7 @@ from node.storage.batches import APPLIED, MOVED, WAITING, batch_at, hash_at, ins
 from node.storage.context import Context
 from node.storage.engine import bulk, execute
 from node.storage.meta import get_meta, set_meta
-from node.storage.repeated import all_seen, former_headers, former_heads, head_of
+from node.storage.repeated import all_seen, former_headers, former_heads, former_named, head_of
 from node.storage.seen import note_seen, present_name
 from node.storage.streams import StreamRow, advance_applied, advance_held, find_stream, reopen, stream_row
 from sync_engine.audit import Act
@@ -230,7 +230,7 @@ def fill_before(connection: Connection, context: Context, row: StreamRow, batch:
     known here by its present names alone, it is put in its place."""
     held, between, digest = row.held, list[SealedBatch](), batch.header.prev
     while digest != (NO_PREV if held is None else held.hash):
-        former = _former_named(connection, digest)
+        former = former_named(connection, digest)
         if former is None or former.header.stream != row.stream or len(between) >= FILLED_MAX:
             return row
         between.append(former)
@@ -241,20 +241,6 @@ def fill_before(connection: Connection, context: Context, row: StreamRow, batch:
         _fill(connection, context, former)
         advance_held(connection, row.no, former.head)
     return stream_row(connection, row.stream)
-
-
-def _former_named(connection: Connection, digest: bytes) -> SealedBatch | None:
-    """A batch that has been said again, by its former name, made of the one that says it."""
-    data = execute(
-        connection,
-        "SELECT data FROM _repeat JOIN _batch ON _batch.no = _repeat.batch WHERE _repeat.hash = ?",
-        (digest,),
-    ).scalar()
-    again = None if data is None else parse_batch(data)
-    for header, raw, signature in () if again is None else former_headers(again.header):
-        if again is not None and head_of(header, raw).hash == digest:
-            return SealedBatch(encode_batch(raw, signature, again.chunks), raw, signature, header, again.chunks)
-    return None
 
 
 def close_up(connection: Connection, stream_no: int) -> None:

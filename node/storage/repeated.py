@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from conflict.values import Head, StreamId
 from node.storage.batches import undamaged
 from node.storage.engine import execute
-from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, parse_header
+from sync_engine.batch import NO_PREV, BatchHeader, SealedBatch, encode_batch, parse_header
 from sync_engine.errors import LimitExceeded
 
 REPEATS_MAX = 32
@@ -45,6 +45,23 @@ def former_headers(header: BatchHeader) -> Iterator[tuple[BatchHeader, bytes, by
 def former_heads(batch: SealedBatch) -> list[Head]:
     """The former names of a batch, the latest first."""
     return [head_of(header, raw) for header, raw, _signature in former_headers(batch.header)]
+
+
+def former_named(connection: Connection, digest: bytes) -> SealedBatch | None:
+    """A batch that has been said again, by its former name, made of the one that says it now; None where that one
+    is damaged or not here."""
+    found = execute(
+        connection,
+        "SELECT _batch.hash, data FROM _repeat JOIN _batch ON _batch.no = _repeat.batch WHERE _repeat.hash = ?",
+        (digest,),
+    ).one_or_none()
+    again = None if found is None else undamaged(found[1], found[0])
+    if again is None:
+        return None
+    for header, raw, signature in former_headers(again.header):
+        if head_of(header, raw).hash == digest:
+            return SealedBatch(encode_batch(raw, signature, again.chunks), raw, signature, header, again.chunks)
+    return None
 
 
 def head_of(header: BatchHeader, raw: bytes) -> Head:
@@ -111,13 +128,5 @@ def _header_named(connection: Connection, digest: bytes) -> BatchHeader | None:
     if data is not None:
         batch = undamaged(data, digest)
         return None if batch is None else batch.header
-    found = execute(
-        connection,
-        "SELECT _batch.hash, data FROM _repeat JOIN _batch ON _batch.no = _repeat.batch WHERE _repeat.hash = ?",
-        (digest,),
-    ).one_or_none()
-    again = None if found is None else undamaged(found[1], found[0])
-    for former, raw, _signature in () if again is None else former_headers(again.header):
-        if sha256(raw).digest() == digest:
-            return former
-    return None
+    former = former_named(connection, digest)
+    return None if former is None else former.header
