@@ -153,7 +153,7 @@ class Misfortune:
         two machines that were made from one image."""
         node = self.nodes[name]
         self.stop(name)
-        if self._happens("clone"):
+        if self._happens("clone") and not node.is_blank:
             self._take_image(node)
             self.count("clone")
         self.count("restore")
