@@ -23,8 +23,8 @@ from node.line import Line, Turn
 from node.link import Link
 from node.local import Node
 from node.storage import peers
-from node.storage.batches import lacking, moved, stored_batch
-from node.storage.damaged import asked_for, note_if_damaged, note_stored, sound
+from node.storage.batches import lacking, stored_batch
+from node.storage.damaged import asked_for, note, note_if_damaged, sound
 from node.storage.inbox import Taken, Verified, take_proof
 from node.storage.outbox import (
     batch_beside,
@@ -338,8 +338,8 @@ class Session:
         """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
         await self._ship_proofs()
         await self._teller.send_statements()
-        for no in await self.node.database.read(asked_for, self.child, self._exchange.wanting.asked):
-            await self._ship_batch(no, again=True)
+        for head in await self.node.database.read(asked_for, self.child, self._exchange.wanting.asked):
+            await self._ship_batch(head, again=True)
         while True:
             await self._ship_scopes(scopes)
             all_sealed = self._sealing.done()
@@ -359,16 +359,15 @@ class Session:
     async def _ship_scopes(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
         """As fast as the peer's credit allows; the origin's bytes, untouched; certificates before what they certify."""
         for spans in scopes:
-            nos, forked = await self.node.database.read(lacking, spans)
+            lacks, forked = await self.node.database.read(lacking, spans)
             for theirs in forked:
                 self._exchange.on_forked(theirs)
                 await self._ship_beside(theirs)
                 await self._tell_chain(theirs.stream)
             unknown = (span.stream for span in spans if span.after is None)
             await self._teller.certify((stream.origin, stream.epoch) for stream in unknown)
-            fillers = await self.node.database.read(moved, nos)
-            for no in nos:
-                await self._ship_batch(no, fills=no in fillers)
+            for head in lacks:
+                await self._ship_batch(head)
 
     async def _ship_proofs(self) -> None:
         """Forks that are proven here, and what stands here where the peer names another batch: its word alone would
@@ -402,10 +401,10 @@ class Session:
 
     async def _ship_branch(self, chain: Chain) -> None:
         """What parts here from the chain of a peer that is, or stands on the way to, a stream's origin."""
-        common, nos = await self.node.database.read(branch_from, chain)
-        for no in () if self._exchange.branches.is_linear(chain.stream, common) else nos:
-            _stream, digest, raw = await self.node.database.read(stored_batch, no)
-            batch = sound(raw, digest)
+        common, parted = await self.node.database.read(branch_from, chain)
+        for head in () if self._exchange.branches.is_linear(chain.stream, common) else parted:
+            stored = await self.node.database.read(stored_batch, head.hash)
+            batch = None if stored is None else sound(stored[0], head.hash)
             if batch is None:
                 break
             self._exchange.on_forked(batch.head)
@@ -421,14 +420,18 @@ class Session:
             data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
             await self._ship_bytes(batch.head, data)
 
-    async def _ship_batch(self, no: int, *, again: bool = False, fills: bool = False) -> None:
-        stream, digest, raw = await self.node.database.read(stored_batch, no)
-        if self._exchange.is_refused(stream):
+    async def _ship_batch(self, head: Head, *, again: bool = False) -> None:
+        """A stored batch by its name. In the meantime it may have got another, that of a life that nobody can prove
+        yet: it goes out under that when its turn comes."""
+        stream = head.stream
+        stored = await self.node.database.read(stored_batch, head.hash)
+        if stored is None or self._exchange.is_refused(stream):
             return
-        batch = sound(raw, digest)
+        raw, fills = stored
+        batch = sound(raw, head.hash)
         if batch is None:
             log.error("stored batch damaged", stream=str(stream), hint="it is asked for again; see 'dongbo verify'")
-            await self.node.database.write(note_stored, self.node.context, no)
+            await self.node.database.write(note, self.node.context, head)
             self.summary.refused.append(f"{stream}: a batch stored here is damaged, see 'dongbo verify'")
             self._exchange.leave(stream)
             return
@@ -438,8 +441,8 @@ class Session:
             self._exchange.leave(stream)
             return
         if fills:
-            self._exchange.on_filler(batch.head)
-        await self._ship_bytes(batch.head, data, again=again or fills)
+            self._exchange.on_filler(head)
+        await self._ship_bytes(head, data, again=again or fills)
 
     async def _ship_bytes(self, head: Head, data: bytes, *, again: bool = False) -> None:
         while not self._exchange.may_send(len(data)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from conflict.values import UnitPath
+from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from node.messages import say
 from node.storage import damaged
 from node.storage.context import Context
@@ -37,6 +37,15 @@ def stored(node: WorldNode, origin: str = VANG, scope: str = VANG, seq: int = 1)
     return no, digest, data
 
 
+def name(node: WorldNode, digest: bytes) -> Head:
+    """As what a batch was stored, whatever has become of its bytes."""
+    found = node.sql(
+        "SELECT origin, epoch, scope, seq FROM _batch JOIN _stream ON _stream.no = stream WHERE hash = ?", digest
+    )
+    origin, epoch, scope, seq = found[0]
+    return Head(StreamId(UnitPath(origin), Epoch(epoch), Scope(scope)), seq, digest)
+
+
 def flip(node: WorldNode, part: str, batch: Stored) -> None:
     """Turn one bit of a stored batch."""
     no, _digest, data = batch
@@ -50,10 +59,11 @@ def flip(node: WorldNode, part: str, batch: Stored) -> None:
 
 def note_all(node: WorldNode) -> None:
     """What ``verify`` does with what is not as it was signed."""
-    for no, digest, data in node.sql("SELECT no, hash, data FROM _batch"):
+    for digest, data in node.sql("SELECT hash, data FROM _batch"):
+        named = name(node, digest)
         with node.write() as connection:
             if not damaged.is_proven(connection, node.context, data, digest):
-                damaged.note_stored(connection, node.context, no)
+                damaged.note(connection, node.context, named)
 
 
 async def session(world: World, child: str = VANG) -> Two:
@@ -168,10 +178,11 @@ def left_streams_of(connection: Connection, _context: Context) -> list[dict[str,
 
 def test_what_waits_for_whom_is_told(world: World) -> None:
     node = world.node(HUE)
-    no, *_ = stored(node)
+    _no, digest, _data = stored(node)
     node.sql("DELETE FROM _peer_head")
+    named = name(node, digest)
     with node.write() as connection:
-        damaged.note_stored(connection, node.context, no)
+        damaged.note(connection, node.context, named)
     assert [each.peers for each in node.look(waits_for)] == [()], "nobody has said that it holds it"
 
 
@@ -182,9 +193,10 @@ async def test_what_waits_names_the_neighbours_that_hold_it_parent_first(world: 
     await session(world, VANG)
     await session(world, HUE)
     node = world.node(HUE)
-    no, *_ = stored(node)
+    _no, digest, _data = stored(node)
+    named = name(node, digest)
     with node.write() as connection:
-        damaged.note_stored(connection, node.context, no)
+        damaged.note(connection, node.context, named)
     assert [each.peers for each in node.look(waits_for)] == [(ROOT, VANG)]
 
 

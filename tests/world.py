@@ -281,13 +281,15 @@ class World:
     ) -> None:
         for spans in scopes:
             with node.read() as connection:
-                nos, _ = lacking(connection, spans)
+                lacks, _ = lacking(connection, spans)
                 for span in spans:
                     path = path_of(connection, span.stream.origin, span.stream.epoch)
                     if path is not None:
                         queue.append((peer.unit, encode(Certificates((path,)))))
-                for no in nos:
-                    batch = parse_batch(stored_batch(connection, no)[2])
+                for head in lacks:
+                    stored = stored_batch(connection, head.hash)
+                    assert stored is not None
+                    batch = parse_batch(stored[0])
                     data = sendable(connection, node.context, peer.unit, batch)
                     if data is None or exchange.is_refused(batch.head.stream):
                         exchange.leave(batch.head.stream)

@@ -7,12 +7,11 @@ Reach: storage tables, sync_engine.batch. Invariant: ``data`` is never changed o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from sqlalchemy import Connection
 
-from conflict.values import Head, StreamId
-from node.storage.engine import IN_LIST, execute, in_list
+from conflict.values import Head
+from node.storage.engine import execute
 from node.storage.streams import find_stream
 from sync_engine.batch import SealedBatch, Settlement, parse_batch
 from sync_engine.errors import RemoteFault
@@ -98,10 +97,10 @@ def registry_at(connection: Connection, stream_no: int, seq: int) -> int:
     )
 
 
-def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[int], list[Head]]:
-    """Local numbers of one scope's batches that a peer lacks, in local order; and the peer's heads that are not on the
-    chain held here (a fork: nothing of that stream is sent)."""
-    nos: list[Any] = []
+def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[Head], list[Head]]:
+    """One scope's batches that a peer lacks, in local order; and the peer's heads that are not on the chain held here
+    (a fork: nothing of that stream is sent)."""
+    found: dict[int, tuple[int, Head]] = {}
     forked: list[Head] = []
     for span in spans:
         row = find_stream(connection, span.stream)
@@ -111,19 +110,14 @@ def lacking(connection: Connection, spans: Sequence[Span]) -> tuple[list[int], l
         if span.after is not None and hash_at(connection, row.no, after) != span.after.hash:
             forked.append(span.after)
             continue
-        nos += execute(
+        places = execute(
             connection,
-            "SELECT no, stream, seq FROM _batch WHERE stream = ? AND seq > ? AND seq <= ?",
+            "SELECT no, seq, hash FROM _batch WHERE stream = ? AND seq > ? AND seq <= ?",
             (row.no, after, span.upto.seq),
-        ).all()
-    return in_order(nos), forked
-
-
-def moved(connection: Connection, nos: Iterable[int]) -> set[int]:
-    """Which of these batches fill a place only."""
-    wanted = in_list(list(nos))
-    found = execute(connection, f"SELECT no FROM _batch WHERE state = ? AND no {IN_LIST}", (MOVED, wanted))
-    return {int(no) for no in found.scalars()}
+        )
+        found |= {no: (row.no, Head(span.stream, seq, digest)) for no, seq, digest in places}
+    order = in_order((no, stream, head.seq) for no, (stream, head) in found.items())
+    return [found[no][1] for no in order], forked
 
 
 def in_order(places: Iterable[tuple[int, int, int]]) -> list[int]:
@@ -136,15 +130,10 @@ def in_order(places: Iterable[tuple[int, int, int]]) -> list[int]:
     return [no for _first, _seq, no in sorted(keys)]
 
 
-def stored_batch(connection: Connection, no: int) -> tuple[StreamId, bytes, bytes]:
-    """(stream, hash, bytes) of one batch, as noted when it was stored."""
-    origin, epoch, scope, digest, data = execute(
-        connection,
-        "SELECT origin, epoch, scope, hash, data FROM _batch JOIN _stream ON _stream.no = _batch.stream"
-        " WHERE _batch.no = ?",
-        (no,),
-    ).one()
-    return StreamId(origin, epoch, scope), digest, data
+def stored_batch(connection: Connection, digest: bytes) -> tuple[bytes, bool] | None:
+    """(bytes, whether it only fills a place) of one batch; None where it is called otherwise by now, or is not here."""
+    found = execute(connection, "SELECT data, state FROM _batch WHERE hash = ?", (digest,)).one_or_none()
+    return None if found is None else (found[0], found[1] == MOVED)
 
 
 def all_batches(connection: Connection) -> Iterator[tuple[int, bytes]]:

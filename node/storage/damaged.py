@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
-from node.storage.batches import APPLIED, MOVED, WAITING, undamaged
+from node.storage.batches import APPLIED, MOVED, WAITING, hash_at, undamaged
 from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.registries import registry_for
 from node.storage.seen import present_name
-from node.storage.streams import find_stream, held_heads
+from node.storage.streams import find_stream, held_heads, stream_row
 from sync_engine.batch import SealedBatch
 from sync_engine.certificates import verify_node_path
 from sync_engine.errors import BadCertificate, BadSignature, RemoteFault
@@ -83,16 +83,6 @@ def note(connection: Connection, context: Context, head: Head) -> None:
         )
 
 
-def note_stored(connection: Connection, context: Context, no: int) -> None:
-    """The same, of a stored batch by its local number."""
-    execute(
-        connection,
-        "INSERT OR IGNORE INTO _damaged (hash, stream, seq, noted_ms)"
-        " SELECT hash, stream, seq, ? FROM _batch WHERE no = ?",
-        (context.now_ms(), no),
-    )
-
-
 def note_if_damaged(connection: Connection, context: Context, head: Head) -> bool:
     """A peer dropped what was sent: whether that is because of the bytes that are stored here. If so it is noted."""
     data = execute(connection, "SELECT data FROM _batch WHERE hash = ?", (head.hash,)).scalar()
@@ -148,16 +138,17 @@ def wanted(connection: Connection, child: UnitPath) -> tuple[Head, ...]:
     return tuple(head for head in noted(connection) if is_shared(head.stream.scope, child))[:WANTED_MAX]
 
 
-def asked_for(connection: Connection, child: UnitPath, heads: Iterable[Head]) -> list[int]:
-    """Local numbers of the batches that a peer wants back and may have: on the chain held here, and not under the
-    brake."""
+def asked_for(connection: Connection, child: UnitPath, heads: Iterable[Head]) -> list[Head]:
+    """Of the batches that a peer wants back those that it may have: on a chain held here, and not under the brake."""
     held = shippable(connection, held_heads(connection, child))
-    found: list[int] = []
-    for head in heads:
-        mine = held.get(head.stream)
-        if mine is not None and head.seq <= mine.seq:
-            found += execute(connection, "SELECT no FROM _batch WHERE hash = ?", (head.hash,)).scalars().all()
-    return found
+    rows = {stream: stream_row(connection, stream) for stream in held}
+    return [
+        head
+        for head in heads
+        if (mine := held.get(head.stream)) is not None
+        and head.seq <= mine.seq
+        and hash_at(connection, rows[head.stream].no, head.seq) == head.hash
+    ]
 
 
 def waits_for(connection: Connection, context: Context) -> list[Waiting]:

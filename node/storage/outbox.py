@@ -106,21 +106,21 @@ def chain_of(connection: Connection, stream: StreamId) -> Chain | None:
     return Chain(stream, first, tuple(execute(connection, sql, (row.no, first)).scalars()))
 
 
-def branch_from(connection: Connection, chain: Chain) -> tuple[int, list[int]]:
-    """Up to which number the stream of a peer's chain is the same here, and local numbers of what parts from it."""
+def branch_from(connection: Connection, chain: Chain) -> tuple[int, list[Head]]:
+    """Up to which number the stream of a peer's chain is the same here, and what parts from it."""
     row = find_stream(connection, chain.stream)
     if row is None:
         return 0, []
     mine = execute(
-        connection, "SELECT seq, hash, no FROM _batch WHERE stream = ? AND seq >= ? ORDER BY seq", (row.no, chain.first)
+        connection, "SELECT seq, hash FROM _batch WHERE stream = ? AND seq >= ? ORDER BY seq", (row.no, chain.first)
     ).all()
     theirs = dict(enumerate(chain.hashes, start=chain.first))
     common = chain.first - 1
-    for seq, digest, _no in mine:
+    for seq, digest in mine:
         if seq != common + 1 or theirs.get(seq) != digest:
             break
         common = seq
-    return common, [no for seq, _digest, no in mine if seq > common]
+    return common, [Head(chain.stream, seq, digest) for seq, digest in mine if seq > common]
 
 
 def strays(connection: Connection, context: Context, peer: UnitPath, child: UnitPath) -> list[bytes]:
