@@ -1,13 +1,14 @@
-"""What one node signs for all whom it concerns: heartbeats, handovers, revocations.
+"""What one node signs for all whom it concerns: heartbeats, handovers, revocations, and what is lost.
 
 Role: encode and decode their bodies, bounded; say in which scope each travels, who may sign it, and prove that.
 Reach: the generated protobuf, frames, certificates. Source: protocol, "Exchange". Invariant: a statement is kept and
 passed on as the bytes that were signed; nothing here looks at a clock.
 
-A ``Statement`` is bytes with a tag; ``parse`` makes a ``Heartbeat``, ``Handover`` or ``Revocation`` of it, ``body_of``
-the bytes to sign. Each travels like the batches of one scope (``scope_of``): a heartbeat is about one scope, so that it
-shows no heads to who may not know them; what is about a unit's key travels like that unit's catalogue, to all that can
-meet its batches. ``RULES`` has by kind what must hold of a statement whatever its signature: more rules may be added.
+A ``Statement`` is bytes with a tag; ``parse`` makes a ``Heartbeat``, ``Handover``, ``Revocation`` or ``Lost`` of it,
+``body_of`` the bytes to sign. Each travels like the batches of one scope (``scope_of``): a heartbeat is about one
+scope, so that it shows no heads to who may not know them; what is about a unit's key travels like that unit's
+catalogue, to all that can meet its batches. ``RULES`` has by kind what must hold of a statement whatever its signature:
+more rules may be added.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from sync_engine.limits import STATEMENT_BYTES_MAX
 from sync_engine.names import CATALOG, check_scope, check_unit, is_held_by, is_shared, may_write, parent_of
 from sync_engine.wire import guard
 
-HEARTBEAT, HANDOVER, REVOCATION = "heartbeat", "handover", "revocation"
+HEARTBEAT, HANDOVER, REVOCATION, LOST = "heartbeat", "handover", "revocation", "lost"
 
 REASON_LENGTH_MAX = 500
+
+CHUNKS_LOST_MAX = 5_000
+"""Of one batch: with the hashes in a statement of the greatest size there is room for some more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,21 @@ class Revocation:
     time_ms: int
 
 
-Said: TypeAlias = Heartbeat | Handover | Revocation
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Chunks of a batch of the signer's own that nobody has any more: whoever passes it on without them withholds
+    nothing. ``batch`` is the hash that it was sealed with first, ``chunks`` are the hashes in its header."""
+
+    tree_id: bytes
+    unit: UnitPath
+    epoch: Epoch
+    scope: Scope
+    batch: bytes
+    chunks: tuple[bytes, ...]
+    time_ms: int
+
+
+Said: TypeAlias = Heartbeat | Handover | Revocation | Lost
 
 
 def tag_of(said: Said) -> str:
@@ -89,11 +107,13 @@ def tag_of(said: Said) -> str:
             return HANDOVER
         case Revocation():
             return REVOCATION
+        case Lost():
+            return LOST
 
 
 def signer_of(said: Said) -> tuple[UnitPath, Epoch]:
     """The node whose key must have signed it."""
-    return (said.unit, said.epoch) if isinstance(said, Heartbeat) else (said.signer, said.signer_epoch)
+    return (said.unit, said.epoch) if isinstance(said, Heartbeat | Lost) else (said.signer, said.signer_epoch)
 
 
 def lives_of(said: Said) -> frozenset[tuple[UnitPath, Epoch]]:
@@ -103,7 +123,7 @@ def lives_of(said: Said) -> frozenset[tuple[UnitPath, Epoch]]:
 
 def scope_of(said: Said) -> Scope:
     """The scope that it travels with."""
-    return said.scope if isinstance(said, Heartbeat) else Scope(said.unit + CATALOG)
+    return said.scope if isinstance(said, Heartbeat | Lost) else Scope(said.unit + CATALOG)
 
 
 def travels(said: Said, child: str) -> bool:
@@ -144,6 +164,8 @@ def _to_wire(said: Said) -> Message:
         case Revocation():
             last = scopes_to_wire(said.last)
             return sync_pb2.RevocationBody(**_common(said), **_signed_by(said), reason=said.reason, last=last)
+        case Lost():
+            return sync_pb2.LostBody(**_common(said), scope=said.scope, batch=said.batch, chunks=said.chunks)
 
 
 def _common(said: Said) -> dict[str, Any]:
@@ -177,6 +199,9 @@ def parse(statement: Statement) -> Said:
             case "revocation":
                 guard_scopes(body, 5)
                 return _revocation(sync_pb2.RevocationBody.FromString(body))
+            case "lost":
+                guard(body, dict.fromkeys((1, 2, 3, 4, 5, 7), 1) | {6: CHUNKS_LOST_MAX})
+                return _lost(sync_pb2.LostBody.FromString(body))
             case _:
                 raise Malformed("a statement of a kind that is not known here")
     except DecodeError as error:
@@ -206,6 +231,12 @@ def _handover(wire: sync_pb2.HandoverBody) -> Handover:
 def _revocation(wire: sync_pb2.RevocationBody) -> Revocation:
     last = heads_from_wire(wire.last)
     return Revocation(**_read(wire), **_read_signer(wire), reason=wire.reason[:REASON_LENGTH_MAX], last=last)
+
+
+def _lost(wire: sync_pb2.LostBody) -> Lost:
+    if not wire.chunks or any(len(each) != 32 for each in (wire.batch, *wire.chunks)):
+        raise Malformed("what is lost is named by hashes")
+    return Lost(**_read(wire), scope=check_scope(wire.scope), batch=wire.batch, chunks=tuple(wire.chunks))
 
 
 def _read(wire: Any) -> dict[str, Any]:
@@ -249,10 +280,16 @@ def _rule_revocation(said: Revocation) -> None:
         raise OutOfScope("a revocation names a stream that cannot be")
 
 
+def _rule_lost(said: Lost) -> None:
+    if not may_write(said.unit, said.scope):
+        raise OutOfScope("a unit calls lost what it cannot have written")
+
+
 RULES: dict[str, list[Callable[[Any], None]]] = {
     HEARTBEAT: [_rule_heartbeat],
     HANDOVER: [_rule_handover],
     REVOCATION: [_rule_revocation],
+    LOST: [_rule_lost],
 }
 """What must hold of a statement from its own words; each raises a RemoteFault."""
 

@@ -7,7 +7,7 @@ or at who delivered the bytes; the same batch is judged alike on every node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from hashlib import sha256
 
 from conflict.values import Hold, StreamId, level_of
@@ -72,19 +72,30 @@ def check_repeats(batch: SealedBatch, former: SealedBatch, origin: Certified) ->
         raise Malformed("a batch says that it repeats another, and says something else")
 
 
-def check_complete(batch: SealedBatch, registry: Registry | None, level: int) -> None:
-    """No chunk is missing that this level may read. Raises BadSignature: whoever passed the batch on withheld too much,
-    and taking it would show nothing where its origin wrote something.
+def check_complete(
+    batch: SealedBatch, registry: Registry | None, level: int, lost: Container[bytes] = frozenset()
+) -> None:
+    """No chunk is missing that this level may read, but what its origin calls ``lost`` (by their hashes). Raises
+    BadSignature: whoever passed the batch on withheld too much, and taking it would show nothing where its origin wrote
+    something; and NotYet."""
+    if missing(batch, registry, level, lost):
+        raise BadSignature("a chunk that this level may read has been left out of a batch")
+
+
+def missing(
+    batch: SealedBatch, registry: Registry | None, level: int, lost: Container[bytes] = frozenset()
+) -> list[bytes]:
+    """The hashes of the chunks that this level may read, and that are neither here nor ``lost``.
 
     While the header's registry version has not come, only the row's own unit and its parent know what is theirs.
     Whoever else lacks a chunk cannot tell whether it was theirs: taken now, nobody would look again. Raises NotYet.
     """
-    is_whole = True
+    found, is_known = list[bytes](), True
     unit_level = level_of(unit_of(batch.header.stream.scope))
     for section, described in zip(batch.chunks, batch.header.sections, strict=True):
         table = None if registry is None else registry.all_tables.get(described.table)
         for at, column in enumerate(described.columns):
-            if at in section:
+            if at in section or column.sha256 in lost:
                 continue
             if column.name == DECISION and any(each not in section for each in field_columns(described)):
                 continue  # it goes with the values that it is about
@@ -97,10 +108,11 @@ def check_complete(batch: SealedBatch, registry: Registry | None, level: int) ->
                 known = table is not None and table.has(name)
                 theirs = table is not None and known and table.may_read(table.field(name), level, unit_level)
             if theirs or level >= unit_level - 1:
-                raise BadSignature("a chunk that this level may read has been left out of a batch")
-            is_whole = False
-    if registry is None and not is_whole:
+                found.append(column.sha256)
+            is_known = registry is not None
+    if not (found or is_known):
         raise NotYet(f"registry version {batch.header.registry_version[0]} must be here before this batch is taken")
+    return found
 
 
 def is_whole(batch: SealedBatch, registry: Registry | None, level: int) -> bool:

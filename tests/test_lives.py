@@ -270,3 +270,23 @@ async def test_a_column_that_the_level_above_may_not_read_comes_back_from_the_ch
     await assert_equal(family, D)
     assert family.sql(P, "SELECT id, phone FROM member ORDER BY id") == [("1", "0902"), ("2", "0903")]
     await assert_proven(family)
+
+
+async def test_what_is_lost_is_lost_two_levels_down_as_well_and_holds_nothing_up(family: Family) -> None:
+    """The commune gets from the district, not from its origin, what the province took back without a column."""
+    family.enter(W, W, "1", "Nguyễn Văn An", phone="0901")
+    await family.rounds(3)
+    await family.image(P, "image")
+    family.edit(P, W, "1", phone="0902")
+    family.edit(P, W, "1", note="by the province")
+    await family.nodes[P].seal()
+    await family.sync(P)
+    await family.restore(P, "image")
+    family.edit(P, W, "1", home_town="branch")
+    await family.nodes[P].seal()
+    await family.rounds(6)
+    await assert_equal(family, W)
+    for name in (W, D, P):
+        rows = family.sql(name, "SELECT note, home_town, phone FROM member")
+        assert rows == [("by the province", "branch", "0901")]
+    await assert_proven(family)

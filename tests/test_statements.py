@@ -28,9 +28,11 @@ from sync_engine.frames import Statement, Statements, decode, encode
 from sync_engine.statements import (
     HANDOVER,
     HEARTBEAT,
+    LOST,
     REVOCATION,
     Handover,
     Heartbeat,
+    Lost,
     Revocation,
     Said,
     body_of,
@@ -63,12 +65,14 @@ HEARTBEAT_SAID = Heartbeat(
 )
 HANDOVER_SAID = Handover(TREE, HUE, LATER, b"k" * 32, HUE, EPOCH, 1_800_000_000_000)
 REVOCATION_SAID = Revocation(TREE, HUE, EPOCH, "stolen", (head(HUE, PHU_VANG, 3),), VN, EPOCH, 1_800_000_000_000)
+LOST_SAID = Lost(TREE, HUE, EPOCH, Scope(PHU_VANG), b"b" * 32, (b"c" * 32, b"d" * 32), 1_800_000_000_000)
 
 SAID: dict[str, Said] = {
     "a heartbeat": HEARTBEAT_SAID,
     "a heartbeat of a unit without batches": replace(HEARTBEAT_SAID, heads=(), holds=(), audit_head=b""),
     "a handover": HANDOVER_SAID,
     "a revocation": REVOCATION_SAID,
+    "what is lost": LOST_SAID,
     "a revocation of a key without batches": replace(REVOCATION_SAID, last=()),
 }
 
@@ -87,6 +91,11 @@ MALFORMED = {
     "about two scopes": (Statement(HEARTBEAT, body_of(HEARTBEAT_SAID) + b"\x22\x04\x0a\x02vn", b""), LimitExceeded),
     "that names no unit": (Statement(REVOCATION, b"", b""), Malformed),
     "without a key": (Statement(HANDOVER, body_of(replace(HANDOVER_SAID, key_sha256=b"short")), b""), Malformed),
+    "of nothing lost": (Statement(LOST, body_of(replace(LOST_SAID, chunks=())), b""), Malformed),
+    "of something lost without its hash": (
+        Statement(LOST, body_of(replace(LOST_SAID, chunks=(b"c",))), b""),
+        Malformed,
+    ),
     "that is too large": (Statement(REVOCATION, bytes(limits.STATEMENT_BYTES_MAX + 1), b""), LimitExceeded),
 }
 
@@ -118,6 +127,7 @@ INADMISSIBLE: dict[str, tuple[Said, type[RemoteFault]]] = {
     "with a stream that cannot be": (replace(HEARTBEAT_SAID, holds=(head(HUONG_THUY, PHU_VANG),)), OutOfScope),
     "by a sibling": (replace(HANDOVER_SAID, unit=PHU_VANG, signer=HUONG_THUY), OutOfScope),
     "by the new life itself": (replace(HANDOVER_SAID, signer_epoch=LATER), OutOfScope),
+    "of another's batches": (replace(LOST_SAID, unit=HUONG_THUY), OutOfScope),
     "by the revoked unit": (replace(REVOCATION_SAID, signer=HUE), OutOfScope),
     "by the grandparent": (replace(REVOCATION_SAID, unit=PHU_VANG), OutOfScope),
     "that cuts another key's streams": (replace(REVOCATION_SAID, epoch=LATER), OutOfScope),

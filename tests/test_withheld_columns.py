@@ -11,9 +11,12 @@ from node.cli import main as cli
 from node.cli import proof as proof_cli
 from node.storage.certificates import keep_path
 from node.storage.inbox import Taken
+from node.storage.lost import say_lost
 from node.storage.outbox import for_peer, sendable
+from node.storage.statements import keep, said
 from sync_engine.batch import SealedBatch, encode_batch, parse_batch
 from sync_engine.errors import BadSignature, NotYet
+from sync_engine.statements import LOST
 from tests.forging import PERSON, rows
 from tests.test_mixed_versions import PRIVATE, by_hand, of_version, waits_for
 from tests.test_registry_change import AWARDS, publish
@@ -139,3 +142,25 @@ def test_what_a_relay_should_have_left_out_comes_near_no_disk(world: World) -> N
     assert all(b"~a phone~" not in file.read_bytes() for file in world.folder.glob(f"{ROOT}.db*"))
     ((kept,),) = root.sql("SELECT data FROM _batch ORDER BY no DESC LIMIT 1")
     assert len(kept) < len(data)
+
+
+def test_what_its_origin_calls_lost_may_be_missing_and_nothing_else(world: World) -> None:
+    low, top = world.node(VANG), world.node(HUE)
+    insert(low, "1", note="x", phone="0901")
+    low.seal()
+    [(data,)] = low.sql("SELECT data FROM _batch ORDER BY no DESC LIMIT 1")
+    batch = parse_batch(data)
+    names = {column.name: column.sha256 for section in batch.header.sections for column in section.columns}
+    with pytest.raises(BadSignature, match="left out"):
+        top.take(without(batch, "note"))
+    with low.write() as connection:
+        say_lost(connection, low.context, batch, [names["note"]])
+        say_lost(connection, low.context, batch, [names["note"]])
+        [kept] = said(connection, LOST)
+    with top.write() as connection:
+        keep(connection, top.context, kept.statement)
+    for more in (("note", "phone"), ("phone",)):
+        with pytest.raises(BadSignature, match="left out"):
+            top.take(without(batch, *more))
+    assert top.take(without(batch, "note")) is Taken.APPLIED
+    assert top.sql("SELECT note, phone FROM member") == [(None, "0901")]

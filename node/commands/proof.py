@@ -24,6 +24,7 @@ from node.storage.digests import forget as forget_digest
 from node.storage.engine import execute
 from node.storage.health import OF_AN_INDEX, capture_faults, file_faults, put_right, rebuild_indexes
 from node.storage.inbox import decoded
+from node.storage.lost import check_complete
 from node.storage.registries import registry_for
 from node.storage.replay import sweep
 from node.storage.report import scopes_held
@@ -32,7 +33,7 @@ from sync_engine.batch import NO_PREV, SealedBatch, parse_batch
 from sync_engine.certificates import Certified, verify_node_path
 from sync_engine.errors import BadCertificate, BadSignature, RemoteFault, ReplicationError
 from sync_engine.names import parent_of
-from sync_engine.verify import check_admissible, check_complete, check_origin
+from sync_engine.verify import check_admissible, check_origin
 
 log = structlog.get_logger()
 
@@ -206,7 +207,7 @@ class _Proof:
             check_origin(batch, self._origin(connection, batch))
             registry = registry_for(connection, self.context, batch)
             if registry is not None:
-                check_complete(batch, registry, self.context.level)
+                check_complete(connection, self.context, batch, registry)
                 decoded(batch, registry)
                 named = sum(len(section.columns) for section in batch.header.sections)
                 self.withheld += named - sum(map(len, batch.chunks))

@@ -18,6 +18,7 @@ from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.engine import execute
+from node.storage.lost import check_complete
 from node.storage.registries import registry_for
 from node.storage.seen import present_name
 from node.storage.streams import find_stream, held_heads, stream_row
@@ -25,7 +26,7 @@ from sync_engine.batch import SealedBatch
 from sync_engine.certificates import verify_node_path
 from sync_engine.errors import BadCertificate, BadSignature, RemoteFault
 from sync_engine.names import is_shared, parent_of
-from sync_engine.verify import check_chunks, check_complete, check_origin
+from sync_engine.verify import check_chunks, check_origin
 
 WANTED_MAX = 1_000
 """Batches asked for in one session; what is left is asked for in the next."""
@@ -61,7 +62,7 @@ def is_proven(connection: Connection, context: Context, data: bytes, digest: byt
     try:
         if path is not None:
             check_origin(batch, verify_node_path(path, context.tree_id))
-        check_complete(batch, registry_for(connection, context, batch), context.level)
+        check_complete(connection, context, batch, registry_for(connection, context, batch))
     except BadCertificate:
         return True  # the certificate is at fault, not these bytes
     except RemoteFault:
@@ -96,6 +97,11 @@ def forget(connection: Connection, digests: Iterable[bytes]) -> None:
     """These are whole (again)."""
     for digest in digests:
         execute(connection, "DELETE FROM _damaged WHERE hash = ?", (digest,))
+
+
+def is_wanted(connection: Connection, digest: bytes) -> bool:
+    """Whether a batch is noted, by its name."""
+    return execute(connection, "SELECT 1 FROM _damaged WHERE hash = ?", (digest,)).scalar() is not None
 
 
 def is_noted(connection: Connection, stream_no: int, seq: int) -> bool:
@@ -153,10 +159,10 @@ def asked_for(connection: Connection, child: UnitPath, heads: Iterable[Head]) ->
 
 def waits_for(connection: Connection, context: Context) -> list[Waiting]:
     """What is still damaged, each with the neighbours from whom it may come."""
-    return [Waiting(head, tuple(_holders(connection, context, head))) for head in noted(connection)]
+    return [Waiting(head, tuple(holders(connection, context, head))) for head in noted(connection)]
 
 
-def _holders(connection: Connection, context: Context, head: Head) -> list[str]:
+def holders(connection: Connection, context: Context, head: Head) -> list[str]:
     """Neighbours that share the scope and have said that they hold so much of the stream, parent first."""
     rows = execute(
         connection,
@@ -195,13 +201,14 @@ def _insert_again(connection: Connection, context: Context, stream: int, batch: 
     is_moved = present_name(connection, batch.head.hash) is not None
     execute(
         connection,
-        "INSERT INTO _batch (no, stream, seq, hash, entries, size, registry, state, settles, applied_ms, data)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO _batch (no, stream, seq, hash, entries, size, registry, state, settles, again, applied_ms, data)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             _free_number(connection, stream, batch.head.seq),
             *(stream, batch.head.seq, batch.head.hash, header.entries, len(batch.data), header.registry_version[0]),
             MOVED if is_moved else APPLIED if is_applied else WAITING,
             None if header.settles is None else header.settles.from_seq,
+            int(header.again),
             context.now_ms() if is_applied else None,
             batch.data,
         ),

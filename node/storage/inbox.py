@@ -29,7 +29,7 @@ from node.storage.batches import (
 )
 from node.storage.certificates import is_accepted, path_of
 from node.storage.context import Context
-from node.storage.damaged import is_noted, note, put_back, waiting_at
+from node.storage.damaged import is_noted, is_wanted, note, put_back, waiting_at
 from node.storage.engine import execute
 from node.storage.former import former_entries
 from node.storage.lives import (
@@ -43,6 +43,7 @@ from node.storage.lives import (
     said_again,
     take_place,
 )
+from node.storage.lost import check_complete, say_lost
 from node.storage.outbox import for_peer
 from node.storage.registries import is_due, may_apply, number_in_force, registry_for
 from node.storage.repeated import causes, former_headers
@@ -71,12 +72,12 @@ from sync_engine.names import REGISTRY
 from sync_engine.registry import Registry
 from sync_engine.verify import (
     check_admissible,
-    check_complete,
     check_origin,
     check_readable,
     check_repeats,
     check_signed,
     decode,
+    missing,
 )
 
 REMAINDER_NOTES = 500
@@ -116,18 +117,21 @@ class SealFirst(Exception):
 @dataclass(frozen=True, slots=True)
 class Verified:
     """A batch proven to be its origin's. ``entries`` are decoded already where its registry version is here. An own one
-    that came without all that this node reads is not taken while it ``may_come_whole``."""
+    that came without all that this node reads lacks chunks (their hashes), and is not taken while it
+    ``may_come_whole``."""
 
     batch: SealedBatch
     entries: Sequence[Entries] | None
+    lacks: Sequence[bytes] = ()
     may_come_whole: bool = False
 
 
 def verify(connection: Connection, context: Context, data: bytes, peer: str = "") -> Verified:
     """Prove a batch that ``peer`` has sent, outside any write transaction. Raises a RemoteFault; nothing is changed.
 
-    Of its own batches a node takes what others still have, and from their origin itself the same: columns that no other
-    level may read are lost with a disk before anybody below has had them. But whoever may have them is heard first.
+    Of its own batches a node takes what others still have: columns that no other level may read are lost with a disk
+    before anybody below has had them. But whoever may have them is heard first; then it says that they are lost, and
+    others take such a batch on its word.
     """
     batch = parse_batch(data)
     check_admissible(batch, context.tree_id, context.unit)
@@ -142,16 +146,17 @@ def verify(connection: Connection, context: Context, data: bytes, peer: str = ""
             raise BadCertificate(f"no certificate of {stream.origin} has come for what this batch repeats")
         check_repeats(batch, SealedBatch(b"", raw, signature, header, ()), verify_node_path(before, context.tree_id))
     registry = registry_for(connection, context, batch)
-    if stream.origin not in (context.unit, peer):
-        check_complete(batch, registry, context.level)
+    lacks = missing(batch, registry, context.level) if stream.origin == context.unit else []
+    if stream.origin != context.unit:
+        check_complete(connection, context, batch, registry)
     if registry is not None:
         # A relay that withheld too little: nothing of it may come near a disk.
         own = for_peer(connection, context, context.unit, batch)
         batch = batch if own is batch.data else parse_batch(own)
     elif batch.header.registry_version[0] not in context.unreadable:
         check_readable(batch, context.level)  # what this software is too old for comes as its relay judged it
-    waits = stream.origin == context.unit and may_come_whole(connection, context, batch, registry, peer)
-    return Verified(batch, None if registry is None else decoded(batch, registry), waits)
+    waits = bool(lacks) and may_come_whole(connection, context, batch, registry, peer)
+    return Verified(batch, None if registry is None else decoded(batch, registry), lacks, waits)
 
 
 def decoded(batch: SealedBatch, registry: Registry) -> Sequence[Entries]:
@@ -170,18 +175,21 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
     batch = verified.batch
     head = batch.head
     row = stream_row(connection, head.stream)
-    if put_back(connection, context, batch) or is_stored(connection, head.hash):
-        return Outcome(Taken.KNOWN, row.held, Applied())
-    if is_said_again(connection, head.hash):
+    wanted = is_wanted(connection, head.hash)
+    if not wanted and (is_stored(connection, head.hash) or is_said_again(connection, head.hash)):
         return Outcome(Taken.KNOWN, row.held, Applied())
     if verified.may_come_whole:
         return Outcome(Taken.GAP, row.held, Applied())
+    if wanted:
+        put_back(connection, context, batch)
+        _say_what_is_lost(connection, context, verified)
+        return Outcome(Taken.KNOWN, row.held, Applied())
     if head.stream.origin == context.unit and head.stream.epoch == context.epoch:
         return Outcome(Taken.OWN, row.held, Applied())
     if parts_from(connection, row, batch):
         if head.stream.origin != context.unit:
             return _take_branch(connection, context, row, batch)
-        if (outcome := _take_own_branch(connection, context, row, batch)) is not None:
+        if (outcome := _take_own_branch(connection, context, row, verified)) is not None:
             return outcome
         row = stream_row(connection, head.stream)
     held_seq = 0 if row.held is None else row.held.seq
@@ -204,6 +212,7 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
         seal_remainder(connection, context)
     no = insert_batch(connection, row.no, batch, APPLIED if ready else WAITING, context.now_ms())
     advance_held(connection, row.no, head)
+    _say_what_is_lost(connection, context, verified)
     applied = apply_stored(connection, context, row, no, batch, verified.entries) if ready else Applied()
     return Outcome(Taken.APPLIED if ready else Taken.WAITING, head, applied)
 
@@ -224,10 +233,10 @@ def _take_branch(connection: Connection, context: Context, row: StreamRow, batch
     return Outcome(Taken.FORKED if is_proof else Taken.FROZEN, row.held, Applied())
 
 
-def _take_own_branch(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> Outcome | None:
+def _take_own_branch(connection: Connection, context: Context, row: StreamRow, verified: Verified) -> Outcome | None:
     """What this node signed in a life that it does not remember, beside what it remembers. None: the branch here has
     given way, and the batch may be taken like any other."""
-    header = batch.header
+    batch, header = verified.batch, verified.batch.header
     name = present_name(connection, header.prev)
     follows = header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev
     if not (follows or name) or not is_accepted(connection, context.unit, header.stream.epoch):
@@ -246,8 +255,15 @@ def _take_own_branch(connection: Connection, context: Context, row: StreamRow, b
     present = stream_row(connection, again.header.stream)
     no = insert_batch(connection, present.no, again, APPLIED, context.now_ms())
     advance_held(connection, present.no, again.head)
+    _say_what_is_lost(connection, context, verified)
     applied = apply_stored(connection, context, present, no, again, None)
     return Outcome(Taken.KNOWN, row.held, applied)
+
+
+def _say_what_is_lost(connection: Connection, context: Context, verified: Verified) -> None:
+    """An own batch has been taken as it is."""
+    if verified.lacks:
+        say_lost(connection, context, verified.batch, verified.lacks)
 
 
 def seal_remainder(connection: Connection, context: Context) -> None:

@@ -47,6 +47,11 @@ def former_heads(batch: SealedBatch) -> list[Head]:
     return [head_of(header, raw) for header, raw, _signature in former_headers(batch.header)]
 
 
+def first_head(batch: SealedBatch) -> Head:
+    """The name that a batch was sealed with first."""
+    return [batch.head, *former_heads(batch)][-1]
+
+
 def former_named(connection: Connection, digest: bytes) -> SealedBatch | None:
     """A batch that has been said again, by its former name, made of the one that says it now; None where that one
     is damaged or not here."""

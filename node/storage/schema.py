@@ -333,6 +333,14 @@ statement = Table(
     sqlite_autoincrement=True,
 )
 
+# Columns of batches that nobody has any more, by the word of the batch's origin.
+lost = _keyed(
+    "_lost",
+    Column("batch", LargeBinary, primary_key=True),  # the hash that it was sealed with first
+    Column("chunk", LargeBinary, primary_key=True),
+    Column("unit", Text, primary_key=True),
+)
+
 # What neighbours have signed that they hold; per scope the newest counts, and one that no scope needs goes.
 receipt = Table(
     "_receipt",

@@ -40,13 +40,17 @@ class Calm:
         for node in run.nodes.values():
             run.operator.decide(node)
         for turn in range(2 * self.depth + 2):
-            before = run.observer.progress, run.peace.proofs()
+            before = self._stand()
             run.custody.decide(at_once=True)
             self._round(run.rng.sample(self.units[1:], len(self.units) - 1), look=turn > 0)
-            if before == (run.observer.progress, run.peace.proofs()):
+            if before == self._stand():
                 break  # another round would say the same
         if run.swarm.settles:
             self._decide_all()
+
+    def _stand(self) -> tuple[int, int, int]:
+        """What a round changes, if there is anything left to do."""
+        return self.run.observer.progress, self.run.peace.proofs(), self.run.peace.meetings()
 
     def _end_faults(self) -> None:
         run = self.run

@@ -91,8 +91,9 @@ class Peace:
                 )
 
     def are_level(self, one: Process, other: Process) -> bool:
-        """Whether two neighbours hold, have applied and know of the same of what travels between them."""
-        if one.keys.waiting or other.keys.waiting:
+        """Whether two neighbours hold, have applied and know of the same of what travels between them, and have met in
+        the lives that they lead: only then does either give up what the other might have whole."""
+        if one.keys.waiting or other.keys.waiting or not (_has_met(one, other) and _has_met(other, one)):
             return False
         both = [
             {stream: row[:4] for stream, row in streams_of(node).items() if travels_on(stream[2], one.unit)}
@@ -103,6 +104,11 @@ class Peace:
     def _forks(self, node: Process, child: str) -> set[tuple[str, ...]]:
         rows = node.query("SELECT DISTINCT origin, epoch, scope FROM _fork JOIN _stream ON _stream.no = stream")
         return {row for row in rows if travels_on(row[2], child)}
+
+    def meetings(self) -> int:
+        """How many have had a session with whom, in the lives that they lead."""
+        met = "SELECT count(*) FROM _peer WHERE met_in = ?"
+        return sum(node.query(met, node.context.epoch)[0][0] for node in self.nodes.values())
 
     def proofs(self) -> int:
         """How many proofs of forks all nodes have, taken together."""
@@ -201,6 +207,11 @@ def streams_of(node: Process) -> Streams:
 
 def is_frozen(*rows: tuple[int, bytes, int, bytes, str] | None) -> bool:
     return any(row is not None and row[-1] != "open" for row in rows)
+
+
+def _has_met(node: Process, other: Process) -> bool:
+    """Whether a node has had a session with a neighbour in the life that it leads."""
+    return bool(node.query("SELECT 1 FROM _peer WHERE unit = ? AND met_in = ?", other.unit, node.context.epoch))
 
 
 def travels_on(scope: str, child: str) -> bool:

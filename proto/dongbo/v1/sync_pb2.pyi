@@ -245,6 +245,24 @@ class RevocationBody(_message.Message):
     time: int
     def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., last: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ..., signer: _Optional[str] = ..., signer_epoch: _Optional[int] = ..., time: _Optional[int] = ...) -> None: ...
 
+class LostBody(_message.Message):
+    __slots__ = ("tree_id", "unit", "epoch", "scope", "batch", "chunks", "time")
+    TREE_ID_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    tree_id: bytes
+    unit: str
+    epoch: int
+    scope: str
+    batch: bytes
+    chunks: _containers.RepeatedScalarFieldContainer[bytes]
+    time: int
+    def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., scope: _Optional[str] = ..., batch: _Optional[bytes] = ..., chunks: _Optional[_Iterable[bytes]] = ..., time: _Optional[int] = ...) -> None: ...
+
 class HeartbeatBody(_message.Message):
     __slots__ = ("tree_id", "unit", "epoch", "heads", "time", "audit_head", "holds")
     TREE_ID_FIELD_NUMBER: _ClassVar[int]
