@@ -40,3 +40,8 @@ def a_repeat_stands_for_nothing() -> Places:
 def half_is_enough() -> Places:
     """An own batch is taken without a column, although a child may have it whole."""
     return [(inbox, "may_come_whole", lambda *_args: False)]
+
+
+def what_is_lost_is_not_said() -> Places:
+    """A node takes back less of its own than others may read, and tells nobody that there is no more."""
+    return [(inbox, "_say_what_is_lost", lambda *_args: None)]

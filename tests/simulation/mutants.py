@@ -92,6 +92,7 @@ MUTANTS: dict[str, Mutant] = {
     "a former name is a stranger's": Mutant("I1", maladies.former_names_are_strangers, "cloned"),
     "a repeat stands for nothing": Mutant("I1", maladies.a_repeat_stands_for_nothing, "cloned"),
     "half of a batch is enough": Mutant("I1", maladies.half_is_enough, "cloned"),
+    "what is lost is not said": Mutant("I1", maladies.what_is_lost_is_not_said, "cloned"),
     "deleted rows are shown": Mutant("I18", lambda: [(merge, "is_alive", lambda _table, _state: True)]),
 }
 
