@@ -13,15 +13,13 @@ from hashlib import sha256
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, Scope, UnitPath
-from node.storage.batches import hash_at
 from node.storage.brake import shippable
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.digests import digest_scope
 from node.storage.engine import bulk, execute
 from node.storage.registries import current_registry
-from node.storage.seen import present_name
-from node.storage.streams import applied_heads, find_stream, held_heads
+from node.storage.streams import applied_heads, held_heads
 from sync_engine.certificates import verify_node_path
 from sync_engine.errors import BadCertificate
 from sync_engine.frames import Receipt
@@ -99,18 +97,18 @@ def keep(
 def _note_heads(connection: Connection, unit: UnitPath, heads: Iterable[Head]) -> None:
     """A stream of which nothing has come here is not noted: names cost a peer nothing. Neither is a head of another
     branch than the one here, nor of one that has been said again: it says nothing of what stands in its place."""
-    known = [(find_stream(connection, head.stream), head) for head in heads]
     bulk(
         connection,
-        "INSERT INTO _peer_head (unit, stream, seq, hash) VALUES (?, ?, ?, ?)",
-        [
-            (unit, row.no, head.seq, head.hash)
-            for row, head in known
-            if row is not None
-            and hash_at(connection, row.no, head.seq) in (None, head.hash)
-            and present_name(connection, head.hash) is None
-        ],
+        "INSERT INTO _peer_head (unit, stream, seq, hash) SELECT ?, no, ?, ? FROM _stream"
+        " WHERE origin = ? AND epoch = ? AND scope = ?"
+        " AND NOT EXISTS (SELECT 1 FROM _batch WHERE stream = _stream.no AND seq = ? AND hash <> ?)"
+        " AND NOT EXISTS (SELECT 1 FROM _repeat WHERE hash = ?)",
+        [(unit, each.seq, each.hash, *_place(each), each.seq, each.hash, each.hash) for each in heads],
     )
+
+
+def _place(head: Head) -> tuple[str, str, str]:
+    return head.stream.origin, head.stream.epoch, head.stream.scope
 
 
 def void(connection: Connection, peer: UnitPath, epoch: Epoch) -> None:
