@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest_asyncio
 
+from node.cli.views import attention
 from node.commands.proof import verify
+from node.commands.state import status
 from tests.lives import Family
 
 W, D, P, C = "a.phu-vang.hue.vn", "phu-vang.hue.vn", "hue.vn", "vn"
@@ -270,6 +272,25 @@ async def test_a_column_that_the_level_above_may_not_read_comes_back_from_the_ch
     await assert_equal(family, D)
     assert family.sql(P, "SELECT id, phone FROM member ORDER BY id") == [("1", "0902"), ("2", "0903")]
     await assert_proven(family)
+
+
+async def test_an_operator_reads_who_has_not_been_spoken_with_since(family: Family) -> None:
+    async def read() -> list[str]:
+        told = await status(family.nodes[P], {"brief": True}, lambda _progress: None)
+        return [line for line in attention(told) if "Since then" in line]
+
+    await family.rounds(2)
+    await family.image(P, "image")
+    family.enter(P, D, "1", "Nguyễn Văn An")
+    await family.rounds(2)
+    await family.restore(P, "image")
+    assert await read() == [], "nothing is known yet of what was lost"
+    await family.sync(P)
+    [line] = await read()
+    assert D in line
+    assert "revoke it" in line
+    await family.rounds(2)
+    assert await read() == []
 
 
 async def test_what_is_lost_is_lost_two_levels_down_as_well_and_holds_nothing_up(family: Family) -> None:

@@ -215,6 +215,7 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     began = status.get("new_life_at")
     if began is not None and _days_since(began) < NEW_LIFE_DAYS:
         lines.append(say("look.new_life", at=moment(began)))
+    lines += _not_met_since(status, began)
     if status.get("key", {}).get("new_key_waits"):
         lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
     for each in status.get("keys", []):
@@ -230,6 +231,21 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     if skew is not None and abs(skew) > CLOCK_SKEW_MS_MAX:
         lines.append(say("look.clock", minutes=round(abs(skew) / 60_000)))
     return lines
+
+
+def _not_met_since(status: Mapping[str, Any], began: int | None) -> list[str]:
+    """The neighbours that have not been spoken with since this node lost history: some of it only they may have."""
+    if began is None:
+        return []
+    parent = status["parent"]
+    lines = []
+    if parent is not None and (parent["last_sync_at"] or 0) < began:
+        lines.append(say("look.not_met.parent", unit=parent["unit"], at=moment(began)))
+    return lines + [
+        say("look.not_met", unit=_named(each["name"], each["unit"]), at=moment(began))
+        for each in status["children"]
+        if each["state"] != "revoked" and (each["last_seen_at"] or 0) < began
+    ]
 
 
 def _caps(each: Mapping[str, Any]) -> str:

@@ -22,6 +22,9 @@ ENGLISH: dict[str, str] = {
     "look.new_life": "At {at} this machine went on from an older copy of itself, or beside one, and took a new key by"
     " itself. Nothing is to be done: what was lost here comes back from the units above and below, and what was entered"
     " here stays.",
+    "look.not_met": "Since then ({at}) there was no call with {unit}. What only that unit has of what was lost here"
+    " comes with it; if it will never call again, revoke it, or what waits for it waits for ever.",
+    "look.not_met.parent": "Since then ({at}) there was no call to {unit}. What was lost here comes with the next one.",
     "look.new_key": "This node's new key is not certified yet: {why}",
     "look.new_key.asked": "it is asked for with the next call to the parent",
     "look.certificates": "{unit} asks for a new certificate: bring the CA key and run 'dongbo approve'.",
