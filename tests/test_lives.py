@@ -77,6 +77,29 @@ async def test_what_a_restored_child_sealed_before_it_knew_is_said_again(family:
     await assert_proven(family)
 
 
+async def test_what_the_branch_that_gives_way_had_seen_the_other_had_not(family: Family) -> None:
+    """Two edits of one field, neither of which has seen the other, stay two: with whose branch gave way, too."""
+    family.enter(W, W, "1", "Nguyễn Văn An")
+    await family.sync(W)
+    family.edit(D, W, "1", cell="before")  # names what it has seen: the next one says nothing of it
+    await family.rounds(2)
+    await family.image(D, "image")
+    family.edit(D, W, "1", note="lost")
+    await family.sync(D)
+    await family.restore(D, "image")
+    family.edit(W, W, "1", note="by the commune")
+    await family.sync(W)
+    family.edit(D, W, "1", home_town="branch")  # it has seen the commune's
+    await family.nodes[D].seal()
+    await family.rounds(5)
+    await assert_equal(family, W)
+    for name in (W, D, P, C):
+        assert family.sql(name, "SELECT note, home_town FROM member") == [("by the commune", "branch")]
+        values = b" ".join(row[0] for row in family.sql(name, "SELECT writes FROM _conflict WHERE field = 'note'"))
+        assert b"lost" in values, name
+    await assert_proven(family)
+
+
 async def test_a_restored_parent_gets_everything_again_from_above_and_below(family: Family) -> None:
     family.enter(D, D, "1", "Nguyễn Văn An")
     await family.rounds(2)

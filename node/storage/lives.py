@@ -17,7 +17,7 @@ from node.storage.context import Context
 from node.storage.engine import bulk, execute
 from node.storage.meta import get_meta, set_meta
 from node.storage.repeated import all_seen, former_headers, former_heads, former_named, head_of
-from node.storage.seen import note_seen, present_name
+from node.storage.seen import forget_seen_after, note_seen, present_name
 from node.storage.streams import StreamRow, advance_applied, advance_held, find_stream, reopen, stream_row
 from sync_engine.audit import Act
 from sync_engine.batch import (
@@ -257,7 +257,10 @@ def close_up(connection: Connection, stream_no: int) -> None:
         "DELETE FROM _peer_head WHERE stream = ? AND seq >= ? AND hash IN (SELECT hash FROM _repeat WHERE stream = ?)",
         (stream_no, (last or 0) + 1, stream_no),
     )
-    for column, seq in (("held", last or 0), ("applied", (last or 0) if waiting is None else waiting - 1)):
+    upto = (last or 0) if waiting is None else waiting - 1
+    if execute(connection, "SELECT 1 FROM _stream WHERE no = ? AND applied_seq > ?", (stream_no, upto)).scalar():
+        forget_seen_after(connection, stream_no, hash_at(connection, stream_no, upto))
+    for column, seq in (("held", last or 0), ("applied", upto)):
         execute(
             connection,
             f"UPDATE _stream SET {column}_seq = ?, {column}_hash = ? WHERE no = ?",

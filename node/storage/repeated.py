@@ -25,7 +25,7 @@ REPEATS_MAX = 32
 FOLDS_KEPT = 64
 
 _folds: dict[bytes, Mapping[StreamId, Head]] = {}
-"""By the hash of a batch, what ``_seen_upto`` found: it follows from the hash, so it is true of every database."""
+"""By the hash of a batch, what ``seen_upto`` found: it follows from the hash, so it is true of every database."""
 
 
 def former_headers(header: BatchHeader) -> Iterator[tuple[BatchHeader, bytes, bytes]]:
@@ -93,7 +93,7 @@ def all_seen(connection: Connection, header: BatchHeader) -> tuple[Head, ...]:
     """All that a batch's first form had seen, its own stream's past included, by the names of then. Where a batch of
     that past is damaged here, what the repeat says of itself."""
     first = first_form(header)
-    before = _seen_upto(connection, first)
+    before = seen_upto(connection, first.prev)
     if before is None:
         return header.seen_delta
     merged = {**before, **{head.stream: head for head in (*first.seen_delta, *_past(first))}}
@@ -104,13 +104,13 @@ def _past(header: BatchHeader) -> tuple[Head, ...]:
     return () if header.prev == NO_PREV else (Head(header.stream, header.seq - 1, header.prev),)
 
 
-def _seen_upto(connection: Connection, header: BatchHeader) -> Mapping[StreamId, Head] | None:
-    """What the batches before this one on its chain name; None where one cannot be read. Repeats among them stand
-    alone."""
-    if header.prev in _folds:
-        return _folds[header.prev]
+def seen_upto(connection: Connection, digest: bytes) -> Mapping[StreamId, Head] | None:
+    """What a chain names as far as the batch of this hash, which is its last; None where one of it cannot be read.
+    Repeats among them stand alone."""
+    if digest in _folds:
+        return _folds[digest]
     found: dict[StreamId, Head] = {}
-    digest = header.prev
+    last = digest
     while digest != NO_PREV:
         if digest in _folds:
             found = {**_folds[digest], **found}
@@ -123,7 +123,7 @@ def _seen_upto(connection: Connection, header: BatchHeader) -> Mapping[StreamId,
         digest = earlier.prev
     if len(_folds) >= FOLDS_KEPT:
         _folds.clear()
-    _folds[header.prev] = found
+    _folds[last] = found
     return found
 
 

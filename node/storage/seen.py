@@ -15,7 +15,7 @@ from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from conflict.vector import Vector
 from node.storage.batches import MOVED
 from node.storage.engine import bulk, execute
-from node.storage.repeated import all_seen
+from node.storage.repeated import all_seen, seen_upto
 from node.storage.streams import StreamRow, stream_row
 from sync_engine.batch import BatchHeader
 
@@ -44,6 +44,14 @@ def note_seen(connection: Connection, stream_no: int, delta: Iterable[Head]) -> 
         " ON CONFLICT (stream, of) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
         [(stream_no, stream_row(connection, head.stream).no, head.seq, head.hash) for head in delta],
     )
+
+
+def forget_seen_after(connection: Connection, stream_no: int, last: bytes | None) -> None:
+    """A stream ends at the batch of this hash now: what stood there beyond it had seen, whatever comes in its place has
+    not. Where a batch before it is damaged, nothing was seen: then too much is kept, and nothing driven out."""
+    execute(connection, "DELETE FROM _seen WHERE stream = ?", (stream_no,))
+    left = None if last is None else seen_upto(connection, last)
+    note_seen(connection, stream_no, () if left is None else left.values())
 
 
 def seen_in(connection: Connection, row: StreamRow, header: BatchHeader) -> Vector:
