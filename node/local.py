@@ -32,10 +32,11 @@ from node.storage.audit import note_restored
 from node.storage.certificates import followers_of, keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, RowsUnreadable, ScopeDigest, digest_scope, remember
-from node.storage.inbox import Outcome, SealFirst, Taken, Verified, apply_waiting, next_ready, refuse, take, verify
+from node.storage.inbox import Outcome, SealFirst, Taken, apply_waiting, next_ready, refuse, take
 from node.storage.journal import prune
 from node.storage.lives import begin_life, is_begun, settle_down
 from node.storage.meta import get_meta
+from node.storage.proving import Verified, verify
 from node.storage.registries import is_due
 from node.storage.sealing import seal_next
 from node.storage.setup import open_database

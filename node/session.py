@@ -25,7 +25,7 @@ from node.local import Node
 from node.storage import peers
 from node.storage.batches import lacking, stored_batch
 from node.storage.damaged import asked_for, note, note_if_damaged, sound
-from node.storage.inbox import Taken, Verified, take_proof
+from node.storage.inbox import Taken, take_proof
 from node.storage.outbox import (
     batch_beside,
     branch_from,
@@ -37,6 +37,7 @@ from node.storage.outbox import (
     stray,
     strays,
 )
+from node.storage.proving import Verified
 from node.storage.revocations import check_not_revoked
 from node.telling import Teller, begin
 from sync_engine.batch import parse_batch
@@ -161,7 +162,7 @@ class Session:
                     await self.node.database.write(note_if_damaged, self.node.context, head)
         if not self._exchange.is_complete:
             raise LinkFault(f"{self.peer} ended the session early")
-        if self._some_wait:  # what a revocation held back may have been vouched for by what came after it
+        if self._some_wait:  # what was held back may have been vouched for by what came after it
             await self.node.apply_ready()
         await self.node.database.write(
             peers.note_success, self.peer, self.node.context.now_ms(), self.node.context.epoch
@@ -210,6 +211,7 @@ class Session:
                 case Store(data):
                     await self._prove(data)
                 case StoreCertificates() | KeepStatements() | KeepReceipt():
+                    self._some_wait |= isinstance(effect, KeepStatements)
                     await self._teller.keep(effect)
                     if isinstance(effect, KeepReceipt):
                         await self._perform(self._exchange.on_receipt_kept())

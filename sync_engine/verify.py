@@ -22,6 +22,8 @@ from sync_engine.registry import Register, Registry
 PERSONAL = frozenset({"_by", DECISION})
 """Columns that tell of persons beside a row: they go to those who may read more of its table than keys."""
 
+LEFT_OUT = "a chunk that this level may read has been left out of a batch"
+
 
 def check_admissible(batch: SealedBatch, tree_id: bytes, unit: str) -> None:
     """Whether this batch may be here at all, from its header alone. Raises WrongTree or OutOfScope."""
@@ -79,7 +81,7 @@ def check_complete(
     BadSignature: whoever passed the batch on withheld too much, and taking it would show nothing where its origin wrote
     something; and NotYet."""
     if missing(batch, registry, level, lost):
-        raise BadSignature("a chunk that this level may read has been left out of a batch")
+        raise BadSignature(LEFT_OUT)
 
 
 def missing(

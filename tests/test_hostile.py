@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from conflict import register
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
-from node.storage import inbox
+from node.storage import inbox, proving
 from node.storage.context import Context
 from node.storage.engine import execute
 from sync_engine import batch as batches
@@ -148,12 +148,16 @@ def trusting_inflate(data: bytes, plain_size: int) -> bytes:
     return plain
 
 
-def verify_that_writes(connection: Connection, context: Context, data: bytes) -> inbox.Verified:
+def nothing_is_missed(*_arguments: Any) -> list[bytes]:
+    return []
+
+
+def verify_that_writes(connection: Connection, context: Context, data: bytes) -> proving.Verified:
     execute(connection, "INSERT OR REPLACE INTO _meta (key, value) VALUES ('counted', random())")
-    return inbox.verify(connection, context, data)
+    return proving.verify(connection, context, data)
 
 
-def take_anywhere(connection: Connection, _context: Context, verified: inbox.Verified) -> inbox.Outcome:
+def take_anywhere(connection: Connection, _context: Context, verified: proving.Verified) -> inbox.Outcome:
     head = verified.batch.head
     inbox.advance_held(connection, inbox.stream_row(connection, head.stream).no, head)
     return inbox.Outcome(inbox.Taken.APPLIED, head, inbox.Applied())
@@ -176,10 +180,10 @@ def number_past_all(data: bytes) -> batches.BatchHeader:
 
 
 FAULTS: dict[str, tuple[str, Any, str, Any]] = {
-    "the signature is not looked at": ("batch: ", inbox, "check_origin", nothing),
-    "a chunk's hash is not looked at": ("batch: chunk trap", inbox, "check_origin", signature_only),
-    "what is missing is not noticed": ("batch: chunk left out", inbox, "check_complete", nothing),
-    "the scope is not looked at": ("forged: header scope", inbox, "check_admissible", nothing),
+    "the signature is not looked at": ("batch: ", proving, "check_origin", nothing),
+    "a chunk's hash is not looked at": ("batch: chunk trap", proving, "check_origin", signature_only),
+    "what is missing is not noticed": ("batch: chunk left out", proving, "lacking", nothing_is_missed),
+    "the scope is not looked at": ("forged: header scope", proving, "check_admissible", nothing),
     "the library's decompression is trusted": ("forged: chunk trap", chunks, "inflate", trusting_inflate),
     "a refused batch leaves a trace": ("batch: header prev", judge, "verify", verify_that_writes),
     "a chain is not followed": ("forged: place", judge, "take", take_anywhere),

@@ -15,7 +15,8 @@ import pytest
 
 from conflict.values import Epoch, Head, StreamId, UnitPath
 from node.storage.engine import execute
-from node.storage.inbox import REMAINDER_NOTES, SealFirst, Taken, refuse, take, take_proof, verify
+from node.storage.inbox import REMAINDER_NOTES, SealFirst, Taken, refuse, take, take_proof
+from node.storage.proving import verify
 from node.storage.report import left_streams, waiting
 from sync_engine.batch import SealedBatch, encode_batch, encode_header, parse_batch, withhold
 from sync_engine.errors import (

@@ -334,3 +334,30 @@ async def test_what_is_lost_is_lost_two_levels_down_as_well_and_holds_nothing_up
         rows = family.sql(name, "SELECT note, home_town, phone FROM member")
         assert rows == [("by the province", "branch", "0901")]
     await assert_proven(family)
+
+
+async def test_what_only_the_centre_still_has_of_a_district_comes_back_without_what_it_may_not_read(
+    family: Family,
+) -> None:
+    """District and province are restored; the province passes on to the district what it may not merge yet itself."""
+    family.enter(D, D, "1", "Nguyễn Văn An", phone="0901")
+    await family.rounds(2)
+    await family.image(P, "province")
+    await family.image(D, "district")
+    for note in ("one", "two"):
+        family.edit(D, D, "1", phone="0902", note=note)
+        await family.nodes[D].seal()
+    family.edit(D, D, "1", home_town="three")
+    await family.nodes[D].seal()
+    await family.sync(D)
+    await family.sync(P)
+    await family.restore(P, "province")
+    await family.restore(D, "district")
+    family.edit(D, D, "1", email="a@b.c")
+    await family.nodes[D].seal()
+    await family.rounds(8)
+    await assert_equal(family, D)
+    for name in (D, P):
+        rows = family.sql(name, "SELECT note, home_town, phone, email FROM member")
+        assert rows == [("two", "three", "0901", "a@b.c")]
+    await assert_proven(family)

@@ -10,7 +10,7 @@ import pytest
 
 from node.bulk.writing import TableWriter
 from node.storage.engine import execute
-from node.storage.inbox import decoded
+from node.storage.proving import decoded
 from node.storage.registries import current_registry
 from sync_engine.batch import parse_batch
 from tests.capturing import LIBRARY

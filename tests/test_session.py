@@ -14,7 +14,8 @@ from node.database import Database
 from node.link import StreamLink
 from node.local import Node
 from node.session import Session
-from node.storage.inbox import Outcome, Verified
+from node.storage.inbox import Outcome
+from node.storage.proving import Verified
 from sync_engine.batch import parse_batch
 from sync_engine.errors import DiskFull, LinkFault, RuleBroken
 from sync_engine.exchange import Finish, Send

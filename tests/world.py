@@ -22,8 +22,9 @@ from node.storage.batches import lacking, stored_batch
 from node.storage.certificates import keep_path, path_of
 from node.storage.context import BrakeRule, Context
 from node.storage.engine import execute, open_engine
-from node.storage.inbox import SealFirst, Taken, apply_waiting, next_ready, take, verify
+from node.storage.inbox import SealFirst, Taken, apply_waiting, next_ready, take
 from node.storage.outbox import sendable
+from node.storage.proving import verify
 from node.storage.receipts import draw, keep
 from node.storage.sealing import seal_next
 from node.storage.setup import name_unit, open_database, publish_root

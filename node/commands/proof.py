@@ -23,8 +23,8 @@ from node.storage.damaged import forget, note, waits_for
 from node.storage.digests import forget as forget_digest
 from node.storage.engine import execute
 from node.storage.health import OF_AN_INDEX, capture_faults, file_faults, put_right, rebuild_indexes
-from node.storage.inbox import decoded
 from node.storage.lost import check_complete
+from node.storage.proving import decoded
 from node.storage.registries import registry_for
 from node.storage.replay import sweep
 from node.storage.report import scopes_held

@@ -1,4 +1,4 @@
-"""Takes batches in: verify, store, apply when causality allows, else keep and forward.
+"""Takes batches in once they are proven: store, apply when causality allows, else keep and forward.
 
 Role: the receiving half of the one way that data goes; gRPC and sticks both end here.
 Reach: storage, sync_engine. Invariant: heads, registers, table and journal change in one transaction; a batch that
@@ -43,10 +43,10 @@ from node.storage.lives import (
     said_again,
     take_place,
 )
-from node.storage.lost import check_complete, say_lost
-from node.storage.outbox import for_peer
+from node.storage.lost import say_lost
+from node.storage.proving import Verified, decoded
 from node.storage.registries import is_due, may_apply, number_in_force, registry_for
-from node.storage.repeated import causes, former_headers
+from node.storage.repeated import causes
 from node.storage.revocations import counts
 from node.storage.sealing import fits_one_batch, follow_up, has_pending, seal_next
 from node.storage.seen import note_seen, present_name, seen_in
@@ -62,22 +62,15 @@ from node.storage.streams import (
     stream_row,
     streams,
 )
-from node.storage.whole import may_come_whole
-from sync_engine.batch import SealedBatch, parse_batch, parse_header
+from sync_engine.batch import SealedBatch, parse_header
 from sync_engine.certificates import verify_node_path
 from sync_engine.entries import Entries
-from sync_engine.errors import BadCertificate, BadSignature, Malformed, RemoteFault, RuleBroken
+from sync_engine.errors import BadCertificate, Malformed, RuleBroken
 from sync_engine.frames import ForkProof
 from sync_engine.names import REGISTRY
-from sync_engine.registry import Registry
 from sync_engine.verify import (
     check_admissible,
-    check_origin,
-    check_readable,
-    check_repeats,
     check_signed,
-    decode,
-    missing,
 )
 
 REMAINDER_NOTES = 500
@@ -114,114 +107,78 @@ class SealFirst(Exception):
     """Too much is pending to be sealed in passing: seal in transactions of their own, then try again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """A batch proven to be its origin's. ``entries`` are decoded already where its registry version is here. An own one
-    that came without all that this node reads lacks chunks (their hashes), and is not taken while it
-    ``may_come_whole``."""
-
-    batch: SealedBatch
-    entries: Sequence[Entries] | None
-    lacks: Sequence[bytes] = ()
-    may_come_whole: bool = False
-
-
-def verify(connection: Connection, context: Context, data: bytes, peer: str = "") -> Verified:
-    """Prove a batch that ``peer`` has sent, outside any write transaction. Raises a RemoteFault; nothing is changed.
-
-    Of its own batches a node takes what others still have: columns that no other level may read are lost with a disk
-    before anybody below has had them. But whoever may have them is heard first; then it says that they are lost, and
-    others take such a batch on its word.
-    """
-    batch = parse_batch(data)
-    check_admissible(batch, context.tree_id, context.unit)
-    stream = batch.header.stream
-    path = path_of(connection, stream.origin, stream.epoch)
-    if path is None:
-        raise BadCertificate(f"no certificate of {stream.origin} has come for this batch")
-    check_origin(batch, verify_node_path(path, context.tree_id))
-    for header, raw, signature in former_headers(batch.header):
-        before = path_of(connection, header.stream.origin, header.stream.epoch)
-        if before is None:
-            raise BadCertificate(f"no certificate of {stream.origin} has come for what this batch repeats")
-        check_repeats(batch, SealedBatch(b"", raw, signature, header, ()), verify_node_path(before, context.tree_id))
-    registry = registry_for(connection, context, batch)
-    lacks = missing(batch, registry, context.level) if stream.origin == context.unit else []
-    if stream.origin != context.unit:
-        check_complete(connection, context, batch, registry)
-    if registry is not None:
-        # A relay that withheld too little: nothing of it may come near a disk.
-        own = for_peer(connection, context, context.unit, batch)
-        batch = batch if own is batch.data else parse_batch(own)
-    elif batch.header.registry_version[0] not in context.unreadable:
-        check_readable(batch, context.level)  # what this software is too old for comes as its relay judged it
-    waits = bool(lacks) and may_come_whole(connection, context, batch, registry, peer)
-    return Verified(batch, None if registry is None else decoded(batch, registry), lacks, waits)
-
-
-def decoded(batch: SealedBatch, registry: Registry) -> Sequence[Entries]:
-    """A signed batch's entries. Raises RuleBroken: only what its origin signed can be held against a stream; and
-    BadSignature for what a relay has left out of it."""
-    try:
-        return decode(batch, registry)
-    except BadSignature:
-        raise
-    except RemoteFault as fault:
-        raise RuleBroken(str(fault), head=batch.head) from fault
-
-
 def take(connection: Connection, context: Context, verified: Verified) -> Outcome:
     """Store one verified batch, and apply it if it may be applied now. Raises SealFirst."""
     batch = verified.batch
     head = batch.head
     row = stream_row(connection, head.stream)
-    wanted = is_wanted(connection, head.hash)
-    if not wanted and (is_stored(connection, head.hash) or is_said_again(connection, head.hash)):
-        return Outcome(Taken.KNOWN, row.held, Applied())
-    if verified.may_come_whole:
-        return Outcome(Taken.GAP, row.held, Applied())
-    if wanted:
-        put_back(connection, context, batch)
-        _say_what_is_lost(connection, context, verified)
-        return Outcome(Taken.KNOWN, row.held, Applied())
-    if head.stream.origin == context.unit and head.stream.epoch == context.epoch:
-        return Outcome(Taken.OWN, row.held, Applied())
+    if (outcome := _answered(connection, context, verified, row)) is not None:
+        return outcome
     if parts_from(connection, row, batch):
-        if head.stream.origin != context.unit:
+        if not verified.is_own:
             return _take_branch(connection, context, row, batch)
         if (outcome := _take_own_branch(connection, context, row, verified)) is not None:
             return outcome
         row = stream_row(connection, head.stream)
-    held_seq = 0 if row.held is None else row.held.seq
     if row.state != OPEN:
         if is_stray(connection, batch.header.prev):
             keep_stray(connection, row, batch)
         return Outcome(Taken.FROZEN, row.held, Applied())
-    if head.seq > held_seq + 1:
+    if head.seq > _held_seq(row) + 1:
         row = fill_before(connection, context, row, batch)
-        held_seq = 0 if row.held is None else row.held.seq
-    if head.seq > held_seq + 1:
+    if head.seq > _held_seq(row) + 1:
         return Outcome(Taken.GAP, row.held, Applied())
-    older = batch.header.registry_version[0] < registry_at(connection, row.no, held_seq)
+    older = batch.header.registry_version[0] < registry_at(connection, row.no, _held_seq(row))
     if older and batch.header.repeats is None:
         leave(connection, row.no, REFUSED, f"batch {head.seq} names an older registry version than the one before it")
         return Outcome(Taken.FROZEN, row.held, Applied())
     drop_stray(connection, head.hash)
-    ready = is_ready(connection, context, row, batch)
+    return _store(connection, context, row, verified)
+
+
+def _answered(connection: Connection, context: Context, verified: Verified, row: StreamRow) -> Outcome | None:
+    """What needs no place in the stream: what is known, what may still come whole, what was wanted back, and what tells
+    this node that it lost history."""
+    head = verified.batch.head
+    if not is_wanted(connection, head.hash):
+        if is_stored(connection, head.hash) or is_said_again(connection, head.hash):
+            return Outcome(Taken.KNOWN, row.held, Applied())
+        if verified.may_come_whole:
+            return Outcome(Taken.GAP, row.held, Applied())
+        is_unknown = verified.is_own and head.stream.epoch == context.epoch
+        return Outcome(Taken.OWN, row.held, Applied()) if is_unknown else None
+    if verified.may_come_whole:
+        return Outcome(Taken.GAP, row.held, Applied())
+    if verified.is_own or not verified.lacks:
+        put_back(connection, context, verified.batch)
+        _say_what_is_lost(connection, context, verified)
+    return Outcome(Taken.KNOWN, row.held, Applied())
+
+
+def _store(connection: Connection, context: Context, row: StreamRow, verified: Verified) -> Outcome:
+    """The next batch of a stream. Another's that lacks something waits till its origin has seen it."""
+    batch, head = verified.batch, verified.batch.head
+    is_half = bool(verified.lacks) and not verified.is_own
+    ready = not is_half and is_ready(connection, context, row, batch)
     if ready:
         seal_remainder(connection, context)
     no = insert_batch(connection, row.no, batch, APPLIED if ready else WAITING, context.now_ms())
     advance_held(connection, row.no, head)
     _say_what_is_lost(connection, context, verified)
+    if is_half:
+        note(connection, context, head)
     applied = apply_stored(connection, context, row, no, batch, verified.entries) if ready else Applied()
     return Outcome(Taken.APPLIED if ready else Taken.WAITING, head, applied)
 
 
+def _held_seq(row: StreamRow) -> int:
+    return 0 if row.held is None else row.held.seq
+
+
 def parts_from(connection: Connection, row: StreamRow, batch: SealedBatch) -> bool:
     """Whether a batch that is not here stands on another branch of its stream than the one that is."""
-    held_seq = 0 if row.held is None else row.held.seq
-    return batch.header.seq <= held_seq or (
-        row.held is not None and batch.header.seq == held_seq + 1 and batch.header.prev != row.held.hash
+    return batch.header.seq <= _held_seq(row) or (
+        row.held is not None and batch.header.seq == row.held.seq + 1 and batch.header.prev != row.held.hash
     )
 
 
@@ -262,7 +219,7 @@ def _take_own_branch(connection: Connection, context: Context, row: StreamRow, v
 
 def _say_what_is_lost(connection: Connection, context: Context, verified: Verified) -> None:
     """An own batch has been taken as it is."""
-    if verified.lacks:
+    if verified.lacks and verified.is_own:
         say_lost(connection, context, verified.batch, verified.lacks)
 
 

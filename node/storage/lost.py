@@ -56,9 +56,13 @@ def lost_of(connection: Connection, batch: SealedBatch) -> frozenset[bytes]:
     return frozenset(map(bytes, rows.scalars()))
 
 
+def missed(connection: Connection, context: Context, batch: SealedBatch, registry: Registry | None) -> list[bytes]:
+    """The hashes of the chunks that may be read here, are missing, and are not lost. Raises NotYet."""
+    chunks = verify.missing(batch, registry, context.level)
+    return verify.missing(batch, registry, context.level, lost_of(connection, batch)) if chunks else chunks
+
+
 def check_complete(connection: Connection, context: Context, batch: SealedBatch, registry: Registry | None) -> None:
     """No chunk is missing that may be read here, but what is lost. Raises BadSignature or NotYet."""
-    try:
-        verify.check_complete(batch, registry, context.level)
-    except BadSignature:
-        verify.check_complete(batch, registry, context.level, lost_of(connection, batch))
+    if missed(connection, context, batch, registry):
+        raise BadSignature(verify.LEFT_OUT)

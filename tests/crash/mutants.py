@@ -17,7 +17,8 @@ from node import database
 from node.local import Node
 from node.storage import inbox, sealing
 from node.storage.apply import Applied
-from node.storage.inbox import Outcome, Taken, Verified
+from node.storage.inbox import Outcome, Taken
+from node.storage.proving import Verified
 from tests.crash import homes, shim, steps, story
 from tests.crash.actor import Tell
 from tests.crash.fuses import Fuse

@@ -13,7 +13,7 @@ from node.local import context_of
 from node.storage.batches import all_batches
 from node.storage.certificates import path_of
 from node.storage.engine import open_engine
-from node.storage.inbox import decoded
+from node.storage.proving import decoded
 from node.storage.registries import registry_for
 from sync_engine.batch import SealedBatch, parse_batch
 from sync_engine.certificates import verify_node_path

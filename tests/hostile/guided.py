@@ -15,7 +15,14 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-INSTRUMENTED = ("sync_engine", "conflict", "node.storage.inbox", "node.storage.apply", "node.storage.registers")
+INSTRUMENTED = (
+    "sync_engine",
+    "conflict",
+    "node.storage.inbox",
+    "node.storage.proving",
+    "node.storage.apply",
+    "node.storage.registers",
+)
 MISSING = (
     "atheris is not installed; it is only for this. 'make fuzz' installs it and starts; by hand:\n"
     "  python -m pip install --require-hashes -r requirements-fuzz.lock"

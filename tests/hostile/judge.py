@@ -22,8 +22,9 @@ from node.storage import report
 from node.storage.certificates import keep_path
 from node.storage.digests import digest_scope
 from node.storage.engine import execute
-from node.storage.inbox import Taken, apply_waiting, next_ready, refuse, take, verify
+from node.storage.inbox import Taken, apply_waiting, next_ready, refuse, take
 from node.storage.outbox import for_peer
+from node.storage.proving import verify
 from node.storage.registries import registry_for
 from node.storage.sealing import seal_next
 from node.storage.streams import FROZEN, REFUSED, StreamRow, streams

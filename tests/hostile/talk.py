@@ -17,8 +17,9 @@ from conflict.values import UnitPath
 from node.storage import peers
 from node.storage.batches import hash_at, lacking
 from node.storage.certificates import keep_path
-from node.storage.inbox import Taken, refuse, take, take_proof, verify
+from node.storage.inbox import Taken, refuse, take, take_proof
 from node.storage.outbox import batch_beside, branch_from, chain_of, hello_of
+from node.storage.proving import verify
 from node.storage.receipts import draw, keep
 from node.storage.statements import keep_all
 from node.storage.streams import find_stream

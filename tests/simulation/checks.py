@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection
 
-from node.storage import inbox
+from node.storage import inbox, proving
 from node.storage.context import Context
 from sync_engine.batch import parse_batch
 from sync_engine.errors import RemoteFault
@@ -64,7 +64,7 @@ def check_twice(node: Process, rng: Random, count: Callable[[str], None]) -> Non
 
 def _take_again(connection: Connection, context: Context, data: bytes) -> None:
     try:
-        inbox.take(connection, context, inbox.verify(connection, context, data))
+        inbox.take(connection, context, proving.verify(connection, context, data))
     except RemoteFault:
         return  # stored here without the chunks that others may not read, or of a stream that was left
     connection.commit()

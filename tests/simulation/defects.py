@@ -15,7 +15,7 @@ from conflict.policies import Policy, shown
 from conflict.register import add_write
 from conflict.values import Write
 from node import local, session
-from node.storage import apply, batches, digests, engine, inbox, pending, registers, sealing, streams
+from node.storage import apply, batches, digests, engine, inbox, pending, proving, registers, sealing, streams
 from node.storage.engine import execute
 from node.storage.inbox import Outcome, Taken
 from node.storage.registries import registry_for
@@ -137,7 +137,9 @@ def withhold_nothing() -> Places:
     def whole(_connection: Any, _context: Any, _peer: str, batch: Any) -> bytes:
         return batch.data
 
-    return [(where, name, whole) for where, name in ((session, "for_peer"), (session, "sendable"), (inbox, "for_peer"))]
+    return [
+        (where, name, whole) for where, name in ((session, "for_peer"), (session, "sendable"), (proving, "for_peer"))
+    ]
 
 
 def union_as_a_whole() -> Places:
@@ -198,7 +200,7 @@ def gaps_are_jumped() -> Places:
 
 
 def anybody_signs() -> Places:
-    return [(inbox, "check_origin", lambda _batch, _certified: None)]
+    return [(proving, "check_origin", lambda _batch, _certified: None)]
 
 
 def heads_go_back() -> Places:

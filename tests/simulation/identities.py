@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from conflict.values import Epoch
 from node import authority
-from node.storage import certificates, inbox, statements
+from node.storage import certificates, inbox, proving, statements
 from sync_engine.certificates import Signer, signed_message, tree_id_of, verify_node_path
 from sync_engine.names import parent_of
 
@@ -129,5 +129,5 @@ def remember_proofs() -> None:
     def proven(path: Any, tree_id: bytes) -> Any:
         return _verified(tuple(path), tree_id)
 
-    for module in (certificates, inbox, statements):
+    for module in (certificates, inbox, proving, statements):
         module.verify_node_path = proven  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from conflict.vector import Vector
-from node.storage import inbox, seen
+from node.storage import inbox, proving, seen
 from node.storage.inbox import Applied, Outcome, Taken
 from tests.simulation.defects import Places
 
@@ -39,7 +39,7 @@ def a_repeat_stands_for_nothing() -> Places:
 
 def half_is_enough() -> Places:
     """An own batch is taken without a column, although a child may have it whole."""
-    return [(inbox, "may_come_whole", lambda *_args: False)]
+    return [(proving, "may_come_whole", lambda *_args: False)]
 
 
 def what_is_lost_is_not_said() -> Places:
