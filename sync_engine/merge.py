@@ -233,12 +233,22 @@ def _same_alive(former: Sequence[Former], entry: EntryView) -> frozenset[Head]:
 
 
 def _is_same(one: EntryView, other: EntryView) -> bool:
-    """Whether two entries say the same, as far as both are here: of one a column may be lost with a disk."""
+    """Whether two entries say the same, as far as both are here: of one a column may be lost with a disk. What an
+    insert says nothing of has a column only where another insert of its batch fills it."""
     unknown = one.unknown | other.unknown
     values, others = (
-        {name: value for name, value in each.values.items() if name not in unknown} for each in (one, other)
+        {
+            name: value
+            for name, value in each.values.items()
+            if name not in unknown and not (each.new and _is_nothing(value))
+        }
+        for each in (one, other)
     )
     return (one.kind, one.time, one.new, values) == (other.kind, other.time, other.new, others)
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, tuple) and all(each in (None, [], ()) for each in value))
 
 
 def _merge_entry(
@@ -335,9 +345,7 @@ def _merge_insert(table: Table, state: RowState | None, entry: EntryView, batch:
 def _says_something(register: Register, entry: EntryView) -> bool:
     """Whether an insert names a value that is not nothing."""
     value = entry.values.get(register.name)
-    if register.is_union or register.is_group:
-        return any(each not in (None, [], ()) for each in value or ())
-    return value is not None
+    return not _is_nothing(value) if register.is_union or register.is_group else value is not None
 
 
 def _beside(

@@ -211,6 +211,24 @@ async def test_an_edit_that_two_lives_sealed_is_one(family: Family) -> None:
     await assert_proven(family)
 
 
+async def test_an_edit_that_two_lives_sealed_is_one_whatever_was_sealed_with_it(family: Family) -> None:
+    """A batch leaves out a column that none of its rows fills: beside another row the same one says nothing there."""
+    await family.rounds(2)
+    family.sql(D, "INSERT INTO member (unit, id, full_name, birth_date, sex) VALUES (?, '1', 'An', '1950', 'nam')", D)
+    await family.image(D, "image")
+    await family.rounds(2)
+    family.sql(P, "DELETE FROM member WHERE id = '1'")
+    await family.rounds(2)
+    await family.restore(D, "image")
+    family.enter(D, D, "2", "Trần Thị Bình", note="fills a column")
+    await family.rounds(5)
+    await assert_equal(family, D)
+    for name in (D, P, C):
+        assert family.sql(name, "SELECT id FROM member") == [("2",)]
+        assert family.sql(name, "SELECT count(*) FROM _conflict WHERE live = 1") == [(0,)]
+    await assert_proven(family)
+
+
 async def test_of_a_copied_home_the_parent_certifies_one(family: Family) -> None:
     """Both machines go on, each with edits of its own, and call; what is lost is nothing, who is refused is told."""
     family.enter(D, D, "1", "Nguyễn Văn An")
