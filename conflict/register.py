@@ -51,6 +51,12 @@ def add_again(kept: frozenset[Write], new: Write, seen: Vector, former: frozense
     )
 
 
+def add_beside(kept: frozenset[Write], new: Write, seen: Vector) -> frozenset[Write]:
+    """``add_write`` where edits that say the same at one time may be several: a row's standing has its entry's time,
+    which a clock gives twice if it stands still or goes back. Which are one edit, ``add_again`` is told."""
+    return frozenset(write for write in kept if not seen.saw(write)) | {new}
+
+
 def rivals(kept: Iterable[Write]) -> frozenset[Write]:
     """The register itself: the writes that no other write has seen."""
     return frozenset(write for write in kept if not write.covered)

@@ -14,7 +14,7 @@ from typing import Any
 
 from conflict.numbers import conflict_number
 from conflict.policies import Policy, is_conflict, shown, value_key
-from conflict.register import add_again, add_write, rivals, showable
+from conflict.register import add_again, add_beside, add_write, rivals, showable
 from conflict.values import Head, Hold, Value, Write
 from conflict.vector import Vector
 from sync_engine.batch import SectionKind
@@ -201,7 +201,10 @@ def merge_key(
         state = states.get(identity)
         if state is not None:
             again = _same_alive(former, last[identity]) if former else frozenset()
-            state.alive = add_again(state.alive, write, seen, again)
+            if again:
+                state.alive = add_again(state.alive, write, seen, again)
+            else:
+                state.alive = add_beside(state.alive, write, seen)
     return project(table, scope, key, states)
 
 

@@ -13,6 +13,7 @@ from node.commands.state import status
 from tests.lives import Family
 
 W, D, P, C = "a.phu-vang.hue.vn", "phu-vang.hue.vn", "hue.vn", "vn"
+DAY_MS = 86_400_000
 
 
 @pytest_asyncio.fixture
@@ -209,6 +210,30 @@ async def test_an_edit_that_two_lives_sealed_is_one(family: Family) -> None:
         assert family.sql(name, "SELECT note FROM member WHERE id = '1'") == [("the province knew better",)]
         assert family.sql(name, "SELECT count(*) FROM _conflict WHERE live = 1") == [(0,)]
     await assert_proven(family)
+
+
+async def test_whoever_saw_an_edit_has_not_seen_another_that_has_its_time(family: Family) -> None:
+    """Entered by a clock that ran ahead; edited in the second life by one that no longer does, so both are one entry
+    at one time, and more than the province had seen when it deleted the row."""
+    await family.rounds(2)
+    family.enter(D, D, "1", "Nguyễn Văn An")
+    family.sql(D, "UPDATE _pending SET first = first + ?, last = last + ?", *[DAY_MS << 16] * 2)
+    await family.image(D, "image")
+    await family.rounds(2)
+    family.sql(P, "DELETE FROM member WHERE id = '1'")
+    await family.rounds(2)
+    await family.restore(D, "image")
+    family.edit(D, D, "1", note="since the image")
+    await family.rounds(5)
+    await assert_equal(family, D)
+    for name in (D, P, C):
+        assert family.sql(name, "SELECT note FROM member") == [("since the image",)]
+        assert family.sql(name, "SELECT state FROM _conflict WHERE live = 1 AND field = '_alive'") == [("open",)]
+    await assert_proven(family)
+    family.edit(D, D, "1", note="seen by all")
+    await family.rounds(2)
+    assert family.sql(C, "SELECT note FROM member") == [("seen by all",)]
+    await assert_equal(family, D)
 
 
 async def test_an_edit_that_two_lives_sealed_is_one_whatever_was_sealed_with_it(family: Family) -> None:

@@ -6,6 +6,7 @@ Reach: storage tables, sync_engine.merge. Invariant: a key is rewritten whole, s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -196,7 +197,8 @@ def _grouped(
         dots = frozenset({dot}) | (same[key].dots if key in same else frozenset())
         same[key] = Write(unpack_value(raw), time, dot.stream.origin, dots, Hold(held), bool(covered))
     grouped = {register: frozenset(same.values()) for register, same in found.items()}
-    return grouped, grouped.pop((ALIVE, ""), frozenset())
+    standing = [grouped.pop(register) for register in found if register[0] == ALIVE]
+    return grouped, frozenset[Write]().union(*standing)
 
 
 def is_placeholder(write: Write) -> bool:
@@ -280,7 +282,7 @@ class KeySaver:
                 _PACK(earlier) if earlier else None,
             )
         )
-        registers = dict(state.writes) if lone is not None else {**state.writes, (ALIVE, ""): state.alive}
+        registers = dict(state.writes) if lone is not None else {**state.writes, **self._standing(state.alive)}
         for (register, element), writes in registers.items():
             for write in writes:
                 for dot in write.dots:
@@ -295,6 +297,17 @@ class KeySaver:
                         int(write.covered),
                     )
                     self.writes.append(row)
+
+    def _standing(self, alive: Iterable[Write]) -> dict[RegisterKey, frozenset[Write]]:
+        """A row's standing as it is stored: of several edits that have one time each has an element of its own."""
+        found: dict[RegisterKey, frozenset[Write]] = {}
+        alike = Counter[tuple[str, int, Value]]()
+        for write in sorted(alive, key=self._number):
+            said = (write.origin, write.time, write.value)
+            place = (ALIVE, str(alike[said]) if alike[said] else "")
+            found[place] = found.get(place, frozenset()) | {write}
+            alike[said] += 1
+        return found
 
     def _number(self, write: Write) -> int:
         return min(self.numbers[dot] for dot in write.dots)

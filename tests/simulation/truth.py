@@ -346,7 +346,8 @@ class Truth:
     def sealings(self, writes: Iterable[Write]) -> Iterator[tuple[Write, frozenset[bytes]]]:
         """Each write once, with the batches that it is in: one edit that was sealed in several lives of its node is one
         write, and whoever has seen it in one batch has seen it. Of one node's edits in one life each has seen those
-        before it: they are several, even where a clock gives them one time."""
+        before it: they are several, even where a clock gives them one time. So are two edits of one row in several
+        lives: each says that the row is there, and not the same of it."""
         alike: dict[tuple[Any, ...], list[Write]] = {}
         for write in writes:
             time = self.times.get((write.place, write.batch), write.batch)
@@ -355,10 +356,25 @@ class Truth:
             while each:
                 one = [each.pop()]
                 for write in one:  # which grows
-                    twins = [twin for twin in each if twin.batch not in write.seen and write.batch not in twin.seen]
+                    twins = [twin for twin in each if self._is_twin(write, twin)]
                     each[:] = [twin for twin in each if twin not in twins]
                     one.extend(twins)
                 yield min(one, key=lambda write: write.batch), frozenset(write.batch for write in one)
+
+    def _is_twin(self, one: Write, other: Write) -> bool:
+        """Whether two writes that say the same at one time are of one edit."""
+        if other.batch in one.seen or one.batch in other.seen:
+            return False
+        return one.place[4] != ALIVE or self._last_word(one) == self._last_word(other)
+
+    def _last_word(self, alive: Write) -> set[tuple[str, str, str]]:
+        """What was written of a row at the time that its standing was given."""
+        time = self.times.get((alive.place, alive.batch))
+        return {
+            (*each.place[4:], repr(each.value))
+            for each in self.batches.get(alive.batch, ())
+            if each.place[:4] == alive.place[:4] and self.times.get((each.place, alive.batch)) == time
+        }
 
     def _covers(self, write: Write, known: set[tuple[str, str]]) -> bool:
         """Whether what a write had seen may still be shown: it is held itself, and its batch did not empty the register
