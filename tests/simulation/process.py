@@ -165,8 +165,8 @@ class Process:
         life = self.keys.sealing
         if not self.look(lives.is_begun, life.epoch):
             self.write(lives.begin_life, self.context, life.epoch, life.sign, again=True)
-            while self.seal_one():
-                pass
+        while self.seal_one():  # also what a crash has left of what was pending then
+            pass
         self.write(lives.settle_down)
 
     def rebuild(self) -> None:
