@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from conflict.values import Epoch, UnitPath
 from node import authority
 from node.renewal import name_known
-from node.storage.certificates import accepted_epochs, is_accepted, keep_path, unaccepted
+from node.storage.certificates import accepted_epochs, followers_of, is_accepted, keep_path, unaccepted
 from node.storage.inbox import Taken
 from node.storage.revocations import key_alarms, quarantined
 from node.storage.statements import keep
@@ -72,7 +72,7 @@ def test_where_nobody_has_named_any_the_first_to_come_counts() -> None:
 # --- as it is kept ---------------------------------------------------------------------------------------------------
 
 
-def handover(tree: Tree, node: Node, signer: Node) -> Statement:
+def handover(tree: Tree, node: Node, signer: Node, time_ms: int = 1) -> Statement:
     body = body_of(
         Handover(
             tree_id=tree.tree_id,
@@ -81,7 +81,7 @@ def handover(tree: Tree, node: Node, signer: Node) -> Statement:
             key_sha256=key_hash(node.key.public_key()),
             signer=signer.unit,
             signer_epoch=signer.epoch,
-            time_ms=1,
+            time_ms=time_ms,
         )
     )
     return Statement(HANDOVER, body, signer.signer(HANDOVER, body))
@@ -175,6 +175,38 @@ def test_a_parent_signs_for_the_first_keys_it_finds(world: World) -> None:
         keep_path(connection, world.tree.node(UNIT, X).path, world.tree.tree_id)
         name_known(connection, parent.context, keys, UNIT)  # type: ignore[arg-type]
         assert unaccepted(connection) == [(UNIT, X)]
+
+
+FOLLOWERS: dict[str, tuple[list[tuple[Epoch | None, Epoch, int]], Epoch, set[Epoch]]] = {
+    "nothing has followed the first": ([(None, A, 10)], A, set()),
+    "its key handed over": ([(None, A, 10), (A, B, 20)], A, {B}),
+    "the parent signed for another machine later": ([(None, A, 10), (None, X, 20)], A, {X}),
+    "the parent signed for another machine before": ([(None, X, 5), (None, A, 10)], A, set()),
+    "another machine took the place of its line": ([(None, A, 10), (A, B, 15), (None, X, 20)], B, {X}),
+    "the child's clock is behind": ([(None, A, 10), (A, B, 5), (B, C, 6)], C, set()),
+    "a clock that is behind hides no other machine": ([(None, A, 10), (A, B, 5), (None, X, 20)], B, {X}),
+    "a restored parent has signed again": ([(None, A, 10), (None, A, 20)], A, set()),
+    "a restored parent has signed again for what led to it": ([(None, A, 10), (A, B, 15), (None, A, 20)], B, set()),
+    "before the parent's word has come": ([(None, X, 20)], A, set()),
+}
+
+
+@pytest.mark.parametrize(("said", "present", "followers"), FOLLOWERS.values(), ids=FOLLOWERS)
+def test_what_has_followed_a_key(
+    world: World, said: list[tuple[Epoch | None, Epoch, int]], present: Epoch, followers: set[Epoch]
+) -> None:
+    """Rows of (key that handed over, or None: the parent; key it signed for; when by its clock)."""
+    tree, sister = world.tree, UnitPath("huong-thuy.hue.vn")
+    node = world.node(PARENT)
+    for order in permutations(said):
+        with node.engine.connect() as connection, connection.begin() as all_of_it:
+            for epoch in (A, B, C, X):
+                keep_path(connection, tree.node(sister, epoch).path, tree.tree_id)
+            for by, epoch, time_ms in order:
+                signer = tree.node(PARENT) if by is None else tree.node(sister, by)
+                keep(connection, node.context, handover(tree, tree.node(sister, epoch), signer, time_ms))
+            assert followers_of(connection, sister, present) == followers
+            all_of_it.rollback()
 
 
 class StandIn:

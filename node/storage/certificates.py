@@ -8,7 +8,7 @@ Invariant: a key is one unit's, under one epoch. A certificate that is not accep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from sqlalchemy import Connection
@@ -109,14 +109,25 @@ def may_be_followed(connection: Connection, unit: UnitPath, epoch: Epoch, by: Ep
 def followers_of(connection: Connection, unit: UnitPath, epoch: Epoch) -> set[Epoch]:
     """The epochs that have followed one, as far as statements tell: its key handed over to them, or the parent signed
     for them later than for it (which cannot be told while what it signed for this one has not come). By this a node
-    finds that it is not the newest of its unit; it decides nothing else."""
+    finds that it is not the newest of its unit; it decides nothing else. What led to a key never follows it: the
+    clocks that both were signed by differ, and a parent that was restored signs once more for what it is shown."""
     proven = _proven(connection, unit)
-    signed = {each.epoch: each.time_ms for each in proven}
-    return {
-        each.epoch
-        for each in proven
-        if (each.signer_epoch == epoch if not is_by_parent(each) else each.time_ms > signed.get(epoch, each.time_ms))
-    }
+    own = [each for each in proven if not is_by_parent(each)]
+    newest_first = sorted(filter(is_by_parent, proven), key=lambda each: -each.time_ms)
+    signed = {each.epoch: each.time_ms for each in newest_first}  # the first time counts
+    line = _line_of(own, epoch)
+    since = [signed[each] for each in line & signed.keys()] + [each.time_ms for each in own if each.epoch in line]
+    later = {each for each, time_ms in signed.items() if since and time_ms > max(since)}
+    return later | {each.epoch for each in own if each.signer_epoch == epoch}
+
+
+def _line_of(own: Iterable[Handover], epoch: Epoch) -> set[Epoch]:
+    """An epoch and those that led to it, by what their keys handed over to."""
+    before, line = {each.epoch: each.signer_epoch for each in own}, {epoch}
+    while epoch in before and before[epoch] not in line:
+        epoch = before[epoch]
+        line.add(epoch)
+    return line
 
 
 def note_replaced(connection: Connection, unit: UnitPath) -> None:
