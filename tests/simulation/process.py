@@ -143,7 +143,7 @@ class Process:
         if self.fuse is not None:
             self._watch()
         self.keys = Keys.load(self.unit, self._keys_path)
-        life = self.keys.sealing
+        life = self.keys.certified
         self.context = Context(
             unit=UnitPath(self.unit),
             epoch=life.epoch,
@@ -163,7 +163,10 @@ class Process:
     def _resume_life(self) -> None:
         """What a start does where a new life waits for its certificate."""
         life = self.keys.sealing
-        if not self.look(lives.is_begun, life.epoch):
+        if self.look(lives.is_begun, life.epoch):
+            self.context.proven = self.context.speaks_as
+            self.context.epoch, self.context.sign = life.epoch, life.sign
+        else:
             self.write(lives.begin_life, self.context, life.epoch, life.sign, again=True)
         while self.seal_one():  # also what a crash has left of what was pending then
             pass
@@ -177,8 +180,9 @@ class Process:
         self.is_blank = self.is_refused = False
 
     def install(self, life: Identity) -> None:
-        """Its parent has certified the life that waited."""
+        """Its parent has certified the life that waited: it is spoken for at once, without a restart."""
         self.keys.install(life)
+        self.context.proven = None
         self.is_refused = False
 
     def stop(self) -> None:
