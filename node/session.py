@@ -26,6 +26,7 @@ from node.storage import peers
 from node.storage.batches import lacking, stored_batch
 from node.storage.damaged import asked_for, note, note_if_damaged, sound
 from node.storage.inbox import Taken, take_proof
+from node.storage.lives import is_another_life
 from node.storage.outbox import (
     batch_beside,
     branch_from,
@@ -41,7 +42,7 @@ from node.storage.proving import Verified
 from node.storage.revocations import check_not_revoked
 from node.telling import Teller, begin
 from sync_engine.batch import parse_batch
-from sync_engine.branches import LostHistory, PeerRestored, ShipBranch, TellChain
+from sync_engine.branches import LostHistory, MayHaveLostHistory, PeerRestored, ShipBranch, TellChain
 from sync_engine.errors import (
     BadCertificate,
     BadSignature,
@@ -225,8 +226,8 @@ class Session:
                     await self._tell_chain(stream)
                 case Prove(proof):
                     await self._keep_proof(proof)
-                case LostHistory():
-                    await self.node.begin_life(self._exchange.hello.epoch)
+                case LostHistory() | MayHaveLostHistory():
+                    await self._leave_life(effect)
                 case Finish():
                     async with self._sending:  # an ack on its way goes out: cut off, the peer would wait for it
                         self._end()
@@ -248,6 +249,11 @@ class Session:
                 await self.node.database.read(check_not_revoked, self.peer, hello.epoch)
                 skew_ms = hello.time_ms - self.node.context.now_ms()
                 await self.node.database.write(peers.note_met, self.peer, skew_ms, hello.epoch)
+
+    async def _leave_life(self, effect: LostHistory | MayHaveLostHistory) -> None:
+        """Before anything else is done about what the parent has named: the line may be gone at any time."""
+        if isinstance(effect, LostHistory) or await self.node.database.read(is_another_life, effect.theirs):
+            await self.node.begin_life(self._exchange.hello.epoch)
 
     async def _send(self, frame: Frame) -> None:
         async with self._sending:

@@ -24,6 +24,15 @@ class LostHistory:
 
 
 @dataclass(frozen=True, slots=True)
+class MayHaveLostHistory:
+    """The parent has less of this node's own streams, up to these heads. Numbers do not tell whether it is the same: a
+    node that was restored may have sealed more since than it lost. Where another batch stands here at the place of one
+    of them, this is ``LostHistory``."""
+
+    theirs: tuple[Head, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TellChain:
     """The peer has another branch, or more, of a stream of this node's own: show it where the branches part."""
 
@@ -45,7 +54,7 @@ class PeerRestored:
     stream: StreamId
 
 
-BranchEffect: TypeAlias = LostHistory | TellChain | ShipBranch | PeerRestored
+BranchEffect: TypeAlias = LostHistory | MayHaveLostHistory | TellChain | ShipBranch | PeerRestored
 
 
 @dataclass(slots=True)
@@ -71,15 +80,21 @@ class Branches:
         do so with a lie."""
         self.theirs = dict(theirs)
         beyond = [stream for stream, head in theirs.items() if self._is_beyond(held.get(stream), head)]
-        effects: list[BranchEffect] = []
-        if self.unit == self.child and any(stream.epoch == self.epoch for stream in beyond):
-            effects.append(LostHistory())
+        effects: list[BranchEffect] = self._own(beyond, held) if self.unit == self.child else []
         effects += [TellChain(stream) for stream in beyond]
         for stream, mine in held.items():
             head = theirs.get(stream)
             if stream.origin == self.peer and (head is None or head.seq < mine.seq):
                 effects.append(PeerRestored(stream))
         return effects
+
+    def _own(self, beyond: list[StreamId], held: Mapping[StreamId, Head]) -> list[BranchEffect]:
+        """What the parent's heads say of the life that this node leads."""
+        if any(stream.epoch == self.epoch for stream in beyond):
+            return [LostHistory()]
+        own = [head for s, head in self.theirs.items() if (s.origin, s.epoch) == (self.unit, self.epoch)]
+        behind = tuple(head for head in own if head.seq < held[head.stream].seq)
+        return [MayHaveLostHistory(behind)] if behind else []
 
     def _is_beyond(self, mine: Head | None, theirs: Head) -> bool:
         """Whether the peer has what this node signed and does not have."""

@@ -21,7 +21,8 @@ from node.local import Node
 from node.session import Session
 from node.storage.engine import execute, open_engine
 from node.storage.setup import name_unit
-from sync_engine.errors import Cloned
+from sync_engine.errors import Cloned, LinkFault
+from sync_engine.frames import HeadsFrame, decode
 from sync_engine.names import parent_of
 from tests import pki
 from tests.world import NEVER_BRAKES
@@ -45,6 +46,19 @@ class Pipe:
 
     async def receive(self) -> bytes | None:
         return await self.reads.get()
+
+
+class CutAfterHeads(Pipe):
+    """The line is gone once the other end has named its heads."""
+
+    is_cut = False
+
+    async def receive(self) -> bytes | None:
+        if self.is_cut:
+            raise LinkFault("the line was cut")
+        data = await super().receive()
+        self.is_cut = data is not None and isinstance(decode(data), HeadsFrame)
+        return data
 
 
 @dataclass
@@ -157,14 +171,14 @@ class Family:
 
     # --- what nodes do ---
 
-    async def sync(self, name: str, to: str | None = None) -> None:
-        """One call, which begins with the certificates that are due."""
+    async def sync(self, name: str, to: str | None = None, line: type[Pipe] = Pipe) -> None:
+        """One call, which begins with the certificates that are due; over ``line`` as the child hears it."""
         child, parent = self.nodes[name], self.nodes[to or str(parent_of(self.nodes[name].context.unit))]
         await renewal.certify_root(parent, datetime.now(UTC))
         await self._renew(name, parent)
         there, back = asyncio.Queue[bytes | None](), asyncio.Queue[bytes | None]()
         unit = child.context.unit
-        down = Session(child, Pipe(back, there), child=unit, peer=parent.context.unit, progress=lambda _: None)
+        down = Session(child, line(back, there), child=unit, peer=parent.context.unit, progress=lambda _: None)
         up = Session(parent, Pipe(there, back), child=unit, peer=unit, progress=lambda _: None)
         serving = asyncio.create_task(up.run())
         try:
@@ -172,7 +186,9 @@ class Family:
         finally:
             there.put_nowait(None)
             await asyncio.wait([serving], timeout=SOON_S)
-        serving.result()
+            parents_fault = serving.exception()
+        if parents_fault is not None:
+            raise parents_fault
 
     async def _renew(self, name: str, parent: Node) -> None:
         node = self.nodes[name]

@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
-from sync_engine.branches import LostHistory, PeerRestored, TellChain
+from sync_engine.branches import LostHistory, MayHaveLostHistory, PeerRestored, TellChain
 from sync_engine.errors import IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
 from sync_engine.exchange import (
     CREDIT_BYTES,
@@ -120,7 +120,11 @@ def test_each_side_ships_what_the_other_lacks() -> None:
     one = side(CHILD, mine, theirs)
     one.on_frame(replace(hello(PARENT), digest=b"other"))
     effects = one.on_frame(HeadsFrame((head(CHILD, 3), theirs)))
-    assert effects == [PeerHolds((head(CHILD, 3), theirs)), Ship(((Span(stream(CHILD), head(CHILD, 3), mine),),))]
+    assert effects == [
+        PeerHolds((head(CHILD, 3), theirs)),
+        MayHaveLostHistory((head(CHILD, 3),)),
+        Ship(((Span(stream(CHILD), head(CHILD, 3), mine),),)),
+    ]
 
 
 def test_nothing_is_assumed_of_the_peer_but_what_it_says_now() -> None:
@@ -160,6 +164,14 @@ def test_a_child_that_is_behind_on_its_own_stream_begins_a_new_life_first(
     one.on_frame(replace(hello(PARENT), digest=b"other"))
     effects = one.on_frame(HeadsFrame((head(CHILD, 3),)))
     assert [type(each) for each in effects] == [PeerHolds, LostHistory, TellChain, Ship]
+
+
+def test_a_child_that_is_ahead_on_its_own_stream_looks_whether_it_is_the_same_stream() -> None:
+    one = side(CHILD, head(CHILD, 3))
+    one.on_frame(replace(hello(PARENT), digest=b"other"))
+    effects = one.on_frame(HeadsFrame((head(CHILD, 2),)))
+    assert [type(each) for each in effects] == [PeerHolds, MayHaveLostHistory, Ship]
+    assert effects[1] == MayHaveLostHistory((head(CHILD, 2),))
 
 
 def test_a_scope_that_does_not_travel_here_ends_the_session() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from node.cli.views import attention
 from node.commands.proof import verify
 from node.commands.state import status
-from tests.lives import Family
+from sync_engine.errors import LinkFault
+from tests.lives import CutAfterHeads, Family
 
 W, D, P, C = "a.phu-vang.hue.vn", "phu-vang.hue.vn", "hue.vn", "vn"
 DAY_MS = 86_400_000
@@ -98,6 +100,28 @@ async def test_what_the_branch_that_gives_way_had_seen_the_other_had_not(family:
         assert family.sql(name, "SELECT note, home_town FROM member") == [("by the commune", "branch")]
         values = b" ".join(row[0] for row in family.sql(name, "SELECT writes FROM _conflict WHERE field = 'note'"))
         assert b"lost" in values, name
+    await assert_proven(family)
+
+
+async def test_a_restored_child_that_sealed_more_than_it_lost_stops_as_soon_as_it_is_told(family: Family) -> None:
+    """Its stream is the longer one: at the parent's number another batch stands."""
+    family.enter(D, D, "1", "Nguyễn Văn An", note="one")
+    await family.rounds(2)
+    await family.image(D, "image")
+    family.edit(D, D, "1", note="two")
+    await family.sync(D)
+    await family.restore(D, "image")
+    left = family.nodes[D].context.epoch
+    for phone in ("0901", "0902"):
+        family.edit(D, D, "1", phone=phone)
+        await family.nodes[D].seal()
+    with pytest.raises(LinkFault):
+        await family.sync(D, line=CutAfterHeads)
+    assert family.nodes[D].context.epoch != left
+    await family.rounds(5)
+    await assert_equal(family, D, P)
+    for name in (D, P):
+        assert family.sql(name, "SELECT note, phone FROM member") == [("two", "0902")]
     await assert_proven(family)
 
 

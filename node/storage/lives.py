@@ -8,9 +8,11 @@ node; nothing that either life has sealed is lost, and an edit is in effect once
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import Connection
 
-from conflict.values import Epoch, StreamId
+from conflict.values import Epoch, Head, StreamId
 from node.storage.audit import note
 from node.storage.batches import APPLIED, MOVED, WAITING, batch_at, hash_at, insert_batch
 from node.storage.context import Context
@@ -67,6 +69,15 @@ def is_saying_again(connection: Connection, epoch: Epoch) -> bool:
 def settle_down(connection: Connection) -> None:
     """All that was pending when a new life began has been sealed."""
     set_meta(connection, AGAIN, "")
+
+
+def is_another_life(connection: Connection, heads: Iterable[Head]) -> bool:
+    """Whether at the place of any of these heads another batch stands here."""
+    for head in heads:
+        row = find_stream(connection, head.stream)
+        if row is not None and hash_at(connection, row.no, head.seq) not in (None, head.hash):
+            return True
+    return False
 
 
 # --- saying again ----------------------------------------------------------------------------------------------------
