@@ -190,8 +190,15 @@ def certify_invited(
     if recovers:
         note_replaced(connection, unit)
     keep_path(connection, path, context.tree_id)
-    name_child(connection, context, keys, unit, epoch)
-    made = sync_pb2.EnrolResponse(unit=unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()
+    said = name_child(connection, context, keys, unit, epoch)
+    made = sync_pb2.EnrolResponse(
+        unit=unit,
+        name=name,
+        node_path=path,
+        ca_certificate=ca,
+        handover=sync_pb2.Statement(tag=said.tag, body=said.body, signature=said.signature),
+        signer_path=keys.node_path,
+    ).SerializeToString()
     note_asked(connection, context, asked, made)
     execute(
         connection, "UPDATE _invitation SET request = ?, response = ? WHERE certificate = ?", (digest, made, invitation)

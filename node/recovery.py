@@ -107,6 +107,7 @@ async def _certify(home: Path, config: Config, invitation: Invitation) -> None:
         return  # certified before something came between: only the exchange is left
     platform.write_private(mark, name)
     answer = await enrol(invitation, waiting)
+    await asyncio.to_thread(setup.keep_answer, home, keys, answer)
     await asyncio.to_thread(
         KeyStore.install,
         home,

@@ -10,6 +10,7 @@ Invariant: one key follows a key, and no second one: who asks for a second runs 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -56,6 +57,9 @@ from sync_engine.wire import guard
 log = structlog.get_logger()
 
 REQUEST_BYTES_MAX = 16 * 1024
+
+Granted: TypeAlias = sync_pb2.EnrolResponse
+"""What a parent answers to who enrols, recovers or renews."""
 
 RENEW_BEFORE = timedelta(days=3 * 365)
 """A tenth of a certificate's life: a unit may be shut for a year, and a clock be wrong by two."""
@@ -294,12 +298,22 @@ def _judge_named(connection: Connection, _context: Context, said: Handover) -> N
 KEPT.setdefault(HANDOVER, []).append(_judge_named)
 
 
-def name_child(connection: Connection, context: Context, keys: KeyStore, unit: UnitPath, epoch: Epoch) -> None:
+def name_child(connection: Connection, context: Context, keys: KeyStore, unit: UnitPath, epoch: Epoch) -> Statement:
     """Sign, as the parent, for a key that was certified here: a first one, or one after a recovery."""
     path = path_of(connection, unit, epoch)
     assert path is not None  # noqa: S101 - the caller has seen it
     key = verify_node_path(path, context.tree_id).public_key
-    keep(connection, context, _signed(keys, context, unit, epoch, key))
+    said = _signed(keys, context, unit, epoch, key)
+    keep(connection, context, said)
+    return said
+
+
+def keep_vouched(connection: Connection, context: Context, granted: Granted) -> None:
+    """Keep, as the child, what the parent has signed for the key of this home: an older parent sends nothing of it.
+    Raises a RemoteFault."""
+    if granted.signer_path:
+        keep_path(connection, tuple(granted.signer_path), context.tree_id)
+        keep(connection, context, _statement(granted.handover))
 
 
 def meet(connection: Connection, context: Context, keys: KeyStore, caller: Certified) -> None:

@@ -25,6 +25,7 @@ from node.invitation import Invitation
 from node.keys import KeyStore
 from node.local import Node, context_of, database_path
 from node.parent_link import enrol
+from node.renewal import Granted, keep_vouched
 from node.starter import starter_catalog
 from node.storage.audit import note
 from node.storage.certificates import keep_path
@@ -112,7 +113,7 @@ async def join(
         answer = await enrol(invitation, pending)
         keys = KeyStore.install(home, list(answer.node_path), answer.ca_certificate, invitation.tree_id)
         config = Config(keys.unit, answer.name, invitation.address, listen, address, schedule=schedule, at_rest=at_rest)
-        await asyncio.to_thread(_make_database, home, keys)
+        await asyncio.to_thread(_make_database, home, keys, answer)
         configs.save(home, config)
         node = await Node.open(home)
         try:
@@ -127,9 +128,18 @@ async def join(
     return config
 
 
-def _make_database(home: Path, keys: KeyStore) -> None:
+def _make_database(home: Path, keys: KeyStore, granted: Granted | None = None) -> None:
     with _new_database(home, keys) as (connection, context):
+        if granted is not None:
+            keep_vouched(connection, context, granted)
         note(connection, context, Act.JOIN, {"unit": keys.unit, "epoch": keys.epoch})
+
+
+def keep_answer(home: Path, keys: KeyStore, granted: Granted) -> None:
+    """Keep, in a home that has a database, what its parent has signed for its new key. Raises a RemoteFault."""
+    with _new_database(home, keys) as (connection, context):
+        keep_path(connection, tuple(granted.node_path), keys.tree_id)
+        keep_vouched(connection, context, granted)
 
 
 @contextmanager

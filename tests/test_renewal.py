@@ -339,6 +339,8 @@ async def test_a_recovery_that_is_cut_off_is_run_again_with_the_same_invitation(
     assert family.sql(P, "SELECT count(*) FROM _node_key WHERE unit = ? AND accepted = 1", D) == [(2,)]
     assert not (home / "keys" / "recovering").exists()
     await family.open(D)
+    told = family.sql(D, "SELECT 1 FROM _statement WHERE unit = ? AND epoch = ? AND signer = ?", D, done["epoch"], P)
+    assert told == [(1,)], "the parent's word for the new key is here before the first exchange"
     family.enter(D, D, "1", "Nguyễn Văn An")
     await family.rounds(3)
     assert family.sql(C, "SELECT id FROM member") == [("1",)]

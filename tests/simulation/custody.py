@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from random import Random
 
+from dongbo.v1 import sync_pb2
 from sqlalchemy import Connection
 
 from conflict.values import UnitPath
@@ -116,19 +117,24 @@ class Custody:
             return False
         former = node.keys.epoch
         node.rebuild()
-        self._vouch(self.rng.choice(above), node.keys.certified)
+        parent = self.rng.choice(above)
+        said = self._vouch(parent, node.keys.certified)
+        told = sync_pb2.Statement(tag=said.tag, body=said.body, signature=said.signature)
+        node.vouched = sync_pb2.EnrolResponse(handover=told, signer_path=parent.keys.certified.path)
         self.count("rebuilt")
         self.say(f"{node.name} is rebuilt from nothing: {former[:4]} becomes {node.keys.epoch[:4]}")
         return True
 
-    def _vouch(self, parent: Process, life: Identity) -> None:
+    def _vouch(self, parent: Process, life: Identity) -> Statement:
         """A parent signs for a child's life, and keeps its certificate. Its operator gives the command until it is
         through: no crash of the parent leaves it half done."""
         fuse, parent.fuse = parent.fuse, None
+        said = handover(parent, life, parent.keys.certified)
         try:
-            parent.write(vouched, parent.context, life.path, handover(parent, life, parent.keys.certified))
+            parent.write(vouched, parent.context, life.path, said)
         finally:
             parent.fuse = fuse
+        return said
 
 
 def handover(signer: Process, life: Identity, by: Identity) -> Statement:
@@ -144,6 +150,11 @@ def handover(signer: Process, life: Identity, by: Identity) -> Statement:
     )
     body = body_of(said)
     return Statement(HANDOVER, body, by.sign(HANDOVER, body))
+
+
+def enrol(parent: Process, child: Identity) -> None:
+    """A parent keeps the first certificate of a unit right below it, and signs for it."""
+    parent.write(vouched, parent.context, child.path, handover(parent, child, parent.keys.certified))
 
 
 Path = tuple[bytes, ...]

@@ -309,13 +309,13 @@ def tables_have_foreign_keys() -> Places:
 
 
 def digests_tell_of_arrival() -> Places:
-    real = digests._digest_table
+    real = digests._bucket_hashes
 
-    def digest_table(connection: Any, context: Any, table: Any, scope: str) -> Any:
+    def bucket_hashes(connection: Any, *given: Any) -> Any:
         last = execute(connection, "SELECT coalesce(max(no), 0) FROM _batch").scalar_one()
-        return {name: digest + bytes([last % 256]) for name, digest in real(connection, context, table, scope).items()}
+        return {name: hashes + bytes([last % 256]) for name, hashes in real(connection, *given).items()}
 
-    return [(digests, "_digest_table", digest_table)]
+    return [(digests, "_bucket_hashes", bucket_hashes)]
 
 
 def conflicts_have_own_numbers() -> Places:

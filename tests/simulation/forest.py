@@ -17,6 +17,7 @@ from node.storage.engine import execute
 from node.storage.setup import name_unit, publish_root
 from sync_engine.names import parent_of
 from sync_engine.registry import parse_registry
+from tests.simulation.custody import enrol
 from tests.simulation.link import Line, Session, Watch
 from tests.simulation.model import TOML
 from tests.simulation.process import Process
@@ -76,6 +77,7 @@ def _made(units: tuple[str, ...]) -> Path:
         above = nodes[str(parent_of(unit))]
         above.write(execute, "INSERT OR IGNORE INTO _writable_unit (unit) VALUES (?)", (unit,))
         above.write(name_unit, unit, unit)
+        enrol(above, nodes[unit].keys.certified)
     watch = Watch(*[lambda *_: None] * 5)
     line = Line(rng, lambda _fault: None)
     for unit in (*units[1:], *reversed(units[1:]), *units[1:]):  # down with the registry, up with the names, down

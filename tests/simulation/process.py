@@ -16,10 +16,11 @@ from random import Random
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlcipher3.dbapi2
+from dongbo.v1 import sync_pb2
 from sqlalchemy import Connection, Engine, event
 
 from conflict.values import UnitPath
-from node.renewal import name_children
+from node.renewal import keep_vouched, name_children
 from node.storage import lives, sealing
 from node.storage.certificates import keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
@@ -69,6 +70,8 @@ class Process:
         self.alone_until = 0
         """Until when nobody is met: the turn."""
         self.is_blank = False
+        self.vouched: sync_pb2.EnrolResponse | None = None
+        """What its parent has signed for the key with which it begins anew."""
         """Whether its disk is new, and nothing on it yet."""
         self.is_refused = False
         """Whether its parent has certified another life to come after the one that this node had."""
@@ -156,6 +159,9 @@ class Process:
         )
         self.write(open_database, self.context)
         self.write(introduce, self.context, self.keys.certified)
+        if self.vouched is not None:
+            self.write(keep_vouched, self.context, self.vouched)
+            self.vouched = None
         self.write(name_children, self.context, self.keys)  # type: ignore[arg-type]
         if self.keys.waiting:
             self._resume_life()

@@ -308,13 +308,17 @@ class EnrolRequest(_message.Message):
     def __init__(self, node_request: _Optional[bytes] = ..., ca_request: _Optional[bytes] = ..., epoch: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
 
 class EnrolResponse(_message.Message):
-    __slots__ = ("unit", "name", "node_path", "ca_certificate")
+    __slots__ = ("unit", "name", "node_path", "ca_certificate", "handover", "signer_path")
     UNIT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NODE_PATH_FIELD_NUMBER: _ClassVar[int]
     CA_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    HANDOVER_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_PATH_FIELD_NUMBER: _ClassVar[int]
     unit: str
     name: str
     node_path: _containers.RepeatedScalarFieldContainer[bytes]
     ca_certificate: bytes
-    def __init__(self, unit: _Optional[str] = ..., name: _Optional[str] = ..., node_path: _Optional[_Iterable[bytes]] = ..., ca_certificate: _Optional[bytes] = ...) -> None: ...
+    handover: Statement
+    signer_path: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, unit: _Optional[str] = ..., name: _Optional[str] = ..., node_path: _Optional[_Iterable[bytes]] = ..., ca_certificate: _Optional[bytes] = ..., handover: _Optional[_Union[Statement, _Mapping]] = ..., signer_path: _Optional[_Iterable[bytes]] = ...) -> None: ...
