@@ -305,6 +305,18 @@ def test_a_proof_that_is_passed_on_freezes_the_stream_and_is_kept(hue: WorldNode
     assert hue.sql("SELECT count(*) FROM _fork") == [(1,)]
 
 
+def test_a_frozen_stream_goes_on_to_where_it_is_proven_to_part(hue: WorldNode, vang: Stream) -> None:
+    """What its origin says again may have been sealed after that."""
+    first, second, third = born(vang), edit(vang, note="two"), edit(vang, note="three")
+    hue.take(first.data)
+    proof = fork_of(vang)  # at number 4
+    with hue.write() as connection:
+        take_proof(connection, hue.context, proof)
+    assert [hue.take(each.data) for each in (second, third)] == [Taken.APPLIED] * 2
+    assert hue.take(vang.last.data if vang.last else b"") is Taken.FROZEN
+    assert left(hue) == [(str(vang.id), "frozen")]
+
+
 def test_a_proof_of_a_fork_of_its_own_tells_a_node_that_it_lost_history(hue: WorldNode, world: World) -> None:
     proof = fork_of(Stream(world, HUE))
     with hue.write() as connection:

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from node.storage import inbox
+from node.storage import inbox, proving
 from node.storage.engine import open_engine
 from node.storage.inbox import Taken, refuse
 from node.storage.registries import registry_for
@@ -321,6 +321,6 @@ FAULTS: dict[str, tuple[str, Any]] = {
 def test_a_fault_of_ours_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, fault: Any) -> None:
     run_template = Template(tmp_path)  # made by sound code
     monkeypatch.setattr(sys.modules[__name__], "Template", lambda _folder: run_template)
-    monkeypatch.setattr(inbox, name, fault)
+    monkeypatch.setattr(proving if name == "check_origin" else inbox, name, fault)
     with pytest.raises((Exception, pytest.fail.Exception)):
         run(tmp_path, 80, Phase.generate)

@@ -61,6 +61,7 @@ from node.storage.streams import (
     leave,
     stream_row,
     streams,
+    takes,
 )
 from sync_engine.batch import SealedBatch, parse_header
 from sync_engine.certificates import verify_node_path
@@ -120,7 +121,7 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
         if (outcome := _take_own_branch(connection, context, row, verified)) is not None:
             return outcome
         row = stream_row(connection, head.stream)
-    if row.state != OPEN:
+    if not takes(connection, row, head.seq):
         if is_stray(connection, batch.header.prev):
             keep_stray(connection, row, batch)
         return Outcome(Taken.FROZEN, row.held, Applied())
@@ -295,8 +296,8 @@ def next_ready(connection: Connection, context: Context) -> StreamId | None:
     if not waiting:
         return None
     for row in streams(connection):
-        if row.no in waiting and row.state == OPEN:
-            seq = 1 if row.applied is None else row.applied.seq + 1
+        seq = 1 if row.applied is None else row.applied.seq + 1
+        if row.no in waiting and takes(connection, row, seq):
             if registry_at(connection, row.no, seq) > in_force:
                 continue  # known without reading it: thousands of batches may wait for one version
             found = None if is_noted(connection, row.no, seq) else waiting_at(connection, row.no, seq)

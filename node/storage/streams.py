@@ -110,6 +110,15 @@ def advance_applied(connection: Connection, no: int, head: Head) -> None:
     execute(connection, "UPDATE _stream SET applied_seq = ?, applied_hash = ? WHERE no = ?", (head.seq, head.hash, no))
 
 
+def takes(connection: Connection, row: StreamRow, seq: int) -> bool:
+    """Whether a batch at this number may be taken, and applied: a frozen stream goes on to where it is proven to part,
+    for what its origin says again may have been sealed after that."""
+    if row.state != FROZEN:
+        return row.state == OPEN
+    parts_at = execute(connection, "SELECT min(seq) FROM _fork WHERE stream = ?", (row.no,)).scalar()
+    return parts_at is not None and seq < int(parts_at)
+
+
 def reopen(connection: Connection, no: int) -> None:
     """Take more of a stream whose fork has healed."""
     execute(connection, "UPDATE _stream SET state = 'open', reason = NULL WHERE no = ? AND state = 'frozen'", (no,))
