@@ -201,10 +201,11 @@ class NodeCheck:
                     require(earlier < mine, lambda p=place: f"I12: a write of {p} is not later than what it replaces")  # type: ignore[misc]
 
     def _not_moved(self, write: Write, time: int) -> None:
-        """I12: a time comes from its writer's clock, and from another's only by 1 past what the edit replaces."""
+        """I12: a time comes from its writer's clock, and from another's only by 1 past what the edit replaces. A delete
+        is 1 past the edits before it in its batch, be it that they changed nothing."""
         rows = self.truth.row_times(write)
         if time > write.clock and rows is not None:
-            bound = max([write.clock, *(each + 1 for each in rows)])
+            bound = max([write.clock + (write.place[4] == ALIVE), *(each + 1 for each in rows)])
             require(time <= bound, lambda: f"I12: {write.origin} wrote {write.place} {time - bound} past its clock")
 
     def _what_met(self, found: Held) -> None:
