@@ -29,9 +29,10 @@ from node.local import Node
 from node.metering import Metered
 from node.renewal import answer as renewed
 from node.renewal import certify_root_if_due, meet, name_children
-from node.session import Session, Summary, faults_noted
+from node.session import Session, faults_noted
 from node.storage.certificates import epoch_of, path_of
 from node.storage.revocations import check_not_revoked
+from node.summary import Summary
 from node.transport import (
     SERVER_OPTIONS,
     SERVICE,

@@ -24,7 +24,8 @@ from node.invitation import Invitation
 from node.keys import Pending
 from node.link import StreamLink
 from node.local import Node
-from node.session import Session, Summary, faults_noted
+from node.session import Session, faults_noted
+from node.summary import Summary
 from node.throttle import throttled
 from node.transport import ENROL, EXCHANGE, RENEW, channel_to, error_of
 from sync_engine.errors import LinkFault, LocalFault, Malformed, NotCertifiedYet, ReplicationError, TooOften

@@ -11,35 +11,24 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from conflict.values import Head, Scope, StreamId, UnitPath
+from conflict.values import Head, Scope, UnitPath
 from node.auditing import batch_refused
 from node.heartbeat import beat
 from node.line import Line, Turn
 from node.link import Link
 from node.local import Node
+from node.shipping import Shipper
 from node.storage import peers
-from node.storage.batches import lacking, stored_batch
-from node.storage.damaged import asked_for, note, note_if_damaged, sound
+from node.storage.damaged import note_if_damaged
 from node.storage.inbox import Taken, take_proof
 from node.storage.lives import is_another_life
-from node.storage.outbox import (
-    batch_beside,
-    branch_from,
-    chain_of,
-    for_peer,
-    forks,
-    held_on_link,
-    sendable,
-    stray,
-    strays,
-)
 from node.storage.proving import Verified
 from node.storage.revocations import check_not_revoked
+from node.summary import Summary
 from node.telling import Teller, begin
 from sync_engine.batch import parse_batch
 from sync_engine.branches import LostHistory, MayHaveLostHistory, PeerRestored, ShipBranch, TellChain
@@ -63,12 +52,10 @@ from sync_engine.exchange import (
     Prove,
     Send,
     Ship,
-    Span,
     Store,
     StoreCertificates,
 )
-from sync_engine.frames import BatchFrame, Chain, ForkProof, Frame, decode, encode
-from sync_engine.names import is_towards
+from sync_engine.frames import ForkProof, Frame, decode, encode
 from sync_engine.telling import KeepReceipt, KeepStatements, SignReceipt
 
 log = structlog.get_logger()
@@ -77,21 +64,6 @@ IDLE_S = 400.0
 """A peer that says nothing for so long is gone: the session ends and resumes later by batch. The largest frame over a
 line of 128 kbit/s takes nearly six minutes, in which its receiver hears nothing and its sender no answer; that a line
 is dead is seen earlier, by pings."""
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a session came to; the keys of ``sync --json``."""
-
-    peer: str
-    sent_batches: int = 0
-    sent_bytes: int = 0
-    received_batches: int = 0
-    received_bytes: int = 0
-    applied_rows: int = 0
-    conflicts: int = 0
-    seconds: float = 0.0
-    refused: list[str] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -123,17 +95,13 @@ class Session:
         self._progress = progress
         self._turn = turn or Turn(Line())
         self._sending = asyncio.Lock()
-        self._credit = asyncio.Event()
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
         self._tasks: list[asyncio.Task[None]] = []
         self._teller: Teller
-        self._forked, self._doubted = list[Head](), list[Head]()
-        self._shown: set[StreamId] = set()
+        self._shipper: Shipper
+        self._doubted = list[Head]()
         self._some_wait = False
-        self._told: set[StreamId] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sealed = asyncio.Event()
-        self._sealing: asyncio.Task[None]
         self._exchange: Exchange
 
     async def run(self) -> Summary:
@@ -145,7 +113,13 @@ class Session:
         certificate = self.node.keys.certified.sha256
         self._exchange = await self.node.database.read(begin, self.node.context, self.child, self.peer, certificate)
         self._teller = Teller(self.node, self._exchange, self._send)
-        self._sealing = self._beside(self._seal_rest())
+        self._shipper = Shipper(
+            *(self.node, self._exchange, self._teller, self.summary),
+            send=self._send,
+            perform=self._perform,
+            progress=self._progress,
+        )
+        self._shipper.sealing = self._beside(self._shipper.seal_rest())
         self._beside(self._store_verified())
         try:
             await self._perform(self._exchange.start())
@@ -156,7 +130,7 @@ class Session:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._tasks.clear()  # what they ended with refers to this session, and so to its connection
-            del self._teller  # it sends through this session
+            del self._teller, self._shipper  # they send through this session
             self._turn.put_all_away()
             with suppress(LocalFault):  # what ended the session says more
                 for head in self._doubted:  # what the peer dropped may be damaged here
@@ -192,7 +166,7 @@ class Session:
             frame = decode(data)
             if frame is not None:
                 await self._perform(self._exchange.on_frame(frame))
-                self._credit.set()
+                self._shipper.credit.set()
         await self._inbox.join()  # a peer that was told of a refusal waits for no answer to what it sent after
         self._end()
 
@@ -217,13 +191,13 @@ class Session:
                     if isinstance(effect, KeepReceipt):
                         await self._perform(self._exchange.on_receipt_kept())
                 case Ship(scopes):
-                    self._beside(self._ship(scopes))
+                    self._beside(self._shipper.ship(scopes))
                 case SignReceipt(scopes):
                     self._beside(self._sign(scopes))
                 case ShipBranch(chain):
-                    self._beside(self._ship_branch(chain))
+                    self._beside(self._shipper.ship_branch(chain))
                 case TellChain(stream):
-                    await self._tell_chain(stream)
+                    await self._shipper.tell_chain(stream)
                 case Prove(proof):
                     await self._keep_proof(proof)
                 case LostHistory() | MayHaveLostHistory():
@@ -238,7 +212,7 @@ class Session:
         """What the peer is, holds and says of itself."""
         match effect:
             case PeerForked(theirs):
-                self._forked.append(theirs)
+                self._shipper.forked.append(theirs)
             case PeerRestored(stream):
                 log.warning("a neighbour was restored from an older copy", peer=self.peer, stream=str(stream))
             case PeerRefused(head, why):
@@ -258,6 +232,11 @@ class Session:
     async def _send(self, frame: Frame) -> None:
         async with self._sending:
             await self.link.send(encode(frame))
+
+    async def _sign(self, scopes: frozenset[Scope]) -> None:
+        """Sign for what is held, now that all that the peer had is stored."""
+        await self._teller.send_receipt(scopes)
+        await self._perform(self._exchange.on_receipt_sent())
 
     # --- receiving ---
 
@@ -308,7 +287,7 @@ class Session:
         self.summary.conflicts += outcome.applied.conflicts
         size = len(batch.data)
         if outcome.taken is Taken.FORKED:
-            await self._ship_beside(batch.head)
+            await self._shipper.ship_beside(batch.head)
         self._some_wait |= outcome.taken is Taken.WAITING
         if outcome.taken in (Taken.FROZEN, Taken.FORKED):
             row_reason = "the stream is frozen or refused here"
@@ -333,131 +312,3 @@ class Session:
             return
         if taken is Taken.OWN:
             await self.node.begin_life(self.node.context.epoch)
-
-    # --- shipping ---
-
-    async def _seal_rest(self) -> None:
-        """Seal a backlog beside the session, batch by batch."""
-        while await self.node.seal_next():
-            self._sealed.set()
-        self._sealed.set()
-
-    async def _ship(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
-        """Send what the peer lacks, and what is sealed meanwhile, until there is no more."""
-        await self._ship_proofs()
-        await self._teller.send_statements()
-        for head in await self.node.database.read(asked_for, self.child, self._exchange.wanting.asked):
-            await self._ship_batch(head, again=True)
-        while True:
-            await self._ship_scopes(scopes)
-            all_sealed = self._sealing.done()
-            self._sealed.clear()
-            scopes = self._exchange.more(await self.node.database.read(held_on_link, self.node.context, self.child))
-            if not scopes and all_sealed:
-                break
-            if not scopes and not self._sealing.done():
-                await self._sealed.wait()
-        await self._perform(self._exchange.on_shipped())
-
-    async def _sign(self, scopes: frozenset[Scope]) -> None:
-        """Sign for what is held, now that all that the peer had is stored."""
-        await self._teller.send_receipt(scopes)
-        await self._perform(self._exchange.on_receipt_sent())
-
-    async def _ship_scopes(self, scopes: tuple[tuple[Span, ...], ...]) -> None:
-        """As fast as the peer's credit allows; the origin's bytes, untouched; certificates before what they certify."""
-        for spans in scopes:
-            lacks, forked = await self.node.database.read(lacking, spans)
-            for theirs in forked:
-                self._exchange.on_forked(theirs)
-                await self._ship_beside(theirs)
-                await self._tell_chain(theirs.stream)
-            unknown = (span.stream for span in spans if span.after is None)
-            await self._teller.certify((stream.origin, stream.epoch) for stream in unknown)
-            for head in lacks:
-                await self._ship_batch(head)
-
-    async def _ship_proofs(self) -> None:
-        """Forks that are proven here, and what stands here where the peer names another batch: its word alone would
-        prove nothing."""
-        known = await self.node.database.read(forks, self.child)
-        await self._teller.certify((fork.stream.origin, fork.stream.epoch) for fork in known)
-        for fork in known:
-            await self._send(fork.proof)
-            await self._tell_chain(fork.stream)
-        for theirs in self._forked:
-            await self._ship_beside(theirs)
-            await self._tell_chain(theirs.stream)
-        for digest in await self.node.database.read(strays, self.node.context, self.peer, self.child):
-            batch = await self.node.database.read(stray, digest)
-            if batch is None:
-                continue
-            self._exchange.on_forked(batch.head)
-            await self._teller.certify([(batch.header.stream.origin, batch.header.stream.epoch)])
-            data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
-            await self._ship_bytes(batch.head, data)
-
-    async def _tell_chain(self, stream: StreamId) -> None:
-        """Show a peer that stands farther from a stream's origin which chain is known here; once a session."""
-        if stream in self._told or is_towards(stream.origin, self.peer, self.node.context.unit):
-            return
-        self._told.add(stream)
-        chain = await self.node.database.read(chain_of, stream)
-        if chain is not None:
-            self._exchange.branches.on_chain_told()
-            await self._send(chain)
-
-    async def _ship_branch(self, chain: Chain) -> None:
-        """What parts here from the chain of a peer that is, or stands on the way to, a stream's origin."""
-        common, parted = await self.node.database.read(branch_from, chain)
-        for head in () if self._exchange.branches.is_linear(chain.stream, common) else parted:
-            stored = await self.node.database.read(stored_batch, head.hash)
-            batch = None if stored is None else sound(stored[0], head.hash)
-            if batch is None:
-                break
-            self._exchange.on_forked(batch.head)
-            data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
-            await self._ship_bytes(batch.head, data)
-        await self._perform(self._exchange.on_branch_shipped(chain.stream))
-
-    async def _ship_beside(self, theirs: Head) -> None:
-        """Show the peer which batch stands here at the place of its own; once a session."""
-        batch = await self.node.database.read(batch_beside, theirs)
-        if batch is not None and theirs.stream not in self._shown:
-            self._shown.add(theirs.stream)
-            data = await self.node.database.read(for_peer, self.node.context, self.peer, batch)
-            await self._ship_bytes(batch.head, data)
-
-    async def _ship_batch(self, head: Head, *, again: bool = False) -> None:
-        """A stored batch by its name. In the meantime it may have got another, that of a life that nobody can prove
-        yet: it goes out under that when its turn comes."""
-        stream = head.stream
-        stored = await self.node.database.read(stored_batch, head.hash)
-        if stored is None or self._exchange.is_refused(stream):
-            return
-        raw, fills = stored
-        batch = sound(raw, head.hash)
-        if batch is None:
-            log.error("stored batch damaged", stream=str(stream), hint="it is asked for again; see 'dongbo verify'")
-            await self.node.database.write(note, self.node.context, head)
-            self.summary.refused.append(f"{stream}: a batch stored here is damaged, see 'dongbo verify'")
-            self._exchange.leave(stream)
-            return
-        data = await self.node.database.read(sendable, self.node.context, self.peer, batch)
-        if data is None:
-            log.info("batch kept till its registry version is here", peer=self.peer, stream=str(stream))
-            self._exchange.leave(stream)
-            return
-        if fills:
-            self._exchange.on_filler(head)
-        await self._ship_bytes(head, data, again=again or fills)
-
-    async def _ship_bytes(self, head: Head, data: bytes, *, again: bool = False) -> None:
-        while not self._exchange.may_send(len(data)):
-            self._credit.clear()
-            await self._credit.wait()
-        self._exchange.on_sent(head, len(data), again=again)
-        await self._send(BatchFrame(data))
-        self.summary.sent_batches += 1
-        self.summary.sent_bytes += len(data)
-        self._progress(self.summary)

@@ -11,8 +11,8 @@ from typing import Any
 from node.commands import Progress
 from node.local import Node
 from node.parent_link import sync_with_parent
-from node.session import Summary
 from node.storage.brake import open_brakes
+from node.summary import Summary
 from sync_engine.names import parent_of
 
 _turns: dict[int, asyncio.Lock] = {}

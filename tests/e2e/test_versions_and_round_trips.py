@@ -17,8 +17,9 @@ from conflict.values import UnitPath
 from node.keys import KeyStore
 from node.link import StreamLink
 from node.local import Node
-from node.session import Session, Summary
+from node.session import Session
 from node.storage.streams import held_heads
+from node.summary import Summary
 from node.transport import EXCHANGE, bind, handlers, server_credentials
 from sync_engine.frames import MAJOR, MINOR, Hello, decode, encode
 from tests.e2e.conftest import CENTRE, DISTRICT, PROVINCE

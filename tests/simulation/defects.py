@@ -14,7 +14,7 @@ from conflict import register
 from conflict.policies import Policy, shown
 from conflict.register import add_write
 from conflict.values import Write
-from node import local, session
+from node import local, shipping
 from node.storage import apply, batches, digests, engine, inbox, pending, proving, registers, sealing, streams
 from node.storage.engine import execute
 from node.storage.inbox import Outcome, Taken
@@ -138,7 +138,7 @@ def withhold_nothing() -> Places:
         return batch.data
 
     return [
-        (where, name, whole) for where, name in ((session, "for_peer"), (session, "sendable"), (proving, "for_peer"))
+        (where, name, whole) for where, name in ((shipping, "for_peer"), (shipping, "sendable"), (proving, "for_peer"))
     ]
 
 
@@ -224,7 +224,7 @@ def forks_are_not_frozen() -> Places:
 
 
 def proofs_stay_here() -> Places:
-    return [(session, "forks", lambda _connection, _child: [])]
+    return [(shipping, "forks", lambda _connection, _child: [])]
 
 
 def clocks_are_absorbed() -> Places:
@@ -277,12 +277,12 @@ def commits_are_not_synced() -> Places:
 
 
 def nothing_is_forwarded() -> Places:
-    real = session.sendable
+    real = shipping.sendable
 
     def own(connection: Any, context: Any, peer: str, batch: Any) -> Any:
         return real(connection, context, peer, batch) if batch.head.stream.origin == context.unit else None
 
-    return [(session, "sendable", own)]
+    return [(shipping, "sendable", own)]
 
 
 def at_start(*statements: str) -> Places:
