@@ -248,7 +248,7 @@ class Observer:
             if times:
                 self.truth.times[(write.place, digest)] = max(times)
                 if row.get("(insert)", max(times)) < max(times) and write.place[4] != ALIVE:
-                    self.truth.split.add((write.place, digest))
+                    self.truth.split[(write.place, digest)] = row["(insert)"]
 
     # --- I3, I9: heads ---
 

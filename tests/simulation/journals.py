@@ -64,12 +64,7 @@ def _replaced(node: Process, truth: Truth, mine: dict[Place, Write]) -> list[Pla
         if new.value is FORGET or why_held(new, known) or (new.value is True and (place[4] == ALIVE or place[5])):
             continue
         there = [each for each in stood.get(place[:5], ()) if each.place[5] in (place[5], FORGET)]
-        old = [
-            write
-            for write, dots in truth.sealings(there)
-            if write.value is not FORGET
-            and not any(each.batch not in dots and not dots.isdisjoint(each.seen) for each in there)
-        ]
+        old = [write for write, _, after in truth.sealings(there) if write.value is not FORGET and not after]
         if old and all(_counts(each, new, node.unit) and not why_held(each, known) for each in old):
             found.append(place)
     return found

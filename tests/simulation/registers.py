@@ -160,7 +160,8 @@ class NodeCheck:
         self._times(found)
         self._journal(found)
         if self.truth.is_steady:
-            kept = {(place, dot) for place, writes in self.expected.items() for each in writes for dot in each.dots}
+            held = [(place, each) for place, writes in self.expected.items() for each in writes if each.held]
+            kept = {(place, dot) for place, each in held for dot in each.dots}
             check_driven_out(self.node, self.truth, kept, self._is_told)
         self._what_met(found)
         self._one_scope()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -237,8 +237,8 @@ class Truth:
     """By unit: writes that were held there for want of a code."""
     is_steady: bool = False
     """Whether no clock jumps in this run: then journals keep all that they were told."""
-    split: set[tuple[Place, bytes]] = field(default_factory=set)
-    """Writes whose batch enters the row without them, and has them as later edits of its own."""
+    split: dict[tuple[Place, bytes], int] = field(default_factory=dict)
+    """Writes whose batch enters the row without them, and has them as later edits of its own: when it was entered."""
     telling: str | None = None
     """The node that seals what no program's statement wrote just now: its batches say what it is."""
     inserts: dict[tuple[Any, ...], set[bytes]] = field(default_factory=dict)
@@ -309,7 +309,7 @@ class Truth:
         self.batches[other] = []
         self.add(other, twins)
         self.codes[other] = self.codes.get(one, set())
-        self.split |= {(place, other) for place, batch in self.split if batch == one}
+        self.split |= {(place, other): time for (place, batch), time in self.split.items() if batch == one}
         for write in twins:
             if (write.place, one) in self.times:
                 self.times[(write.place, other)] = self.times[(write.place, one)]
@@ -325,41 +325,43 @@ class Truth:
                 by_register.setdefault(write.place[:5], []).append(write)
         found: dict[Place, list[Kept]] = {}
         for writes in by_register.values():
-            for write, dots in self.sealings(writes):
+            for write, dots, after in self.sealings(writes):
                 if write.value is FORGET:
                     continue
-                after = [
-                    each
-                    for each in writes
-                    if each.batch not in dots
-                    and not dots.isdisjoint(each.seen)
-                    and each.place[5] in (write.place[5], FORGET)
-                ]
                 held = why_held(write, known)
-                if not after or (held in ("", "code") and all(self._covers(each, known) for each in after)):
-                    kept = found.setdefault(write.place, [])
-                    kept.append(Kept(write, held, bool(after), dots))
-                    if held and (write.place, write.batch) in self.split:
-                        kept.append(Kept(replace(write, value=nothing_like(write.value)), "", True, dots))
+                if not after or (held in ("", "code") and all(self._covers(each, known, dots) for each in after)):
+                    found.setdefault(write.place, []).append(Kept(write, held, bool(after), dots))
         return found
 
-    def sealings(self, writes: Iterable[Write]) -> Iterator[tuple[Write, frozenset[bytes]]]:
-        """Each write once, with the batches that it is in: one edit that was sealed in several lives of its node is one
-        write, and whoever has seen it in one batch has seen it. Of one node's edits in one life each has seen those
-        before it: they are several, even where a clock gives them one time. So are two edits of one row in several
-        lives: each says that the row is there, and not the same of it."""
+    def sealings(self, writes: Sequence[Write]) -> Iterator[tuple[Write, frozenset[bytes], list[Write]]]:
+        """Each write once, with the batches that it is in, and the writes that had seen it: one edit that was sealed in
+        several lives of its node is one write, and whoever has seen it in one batch has seen it. Of one node's edits in
+        one life each has seen those before it: they are several, even where a clock gives them one time. So are two
+        edits of one row in several lives: each says that the row is there, and not the same of it."""
         alike: dict[tuple[Any, ...], list[Write]] = {}
         for write in writes:
             time = self.times.get((write.place, write.batch), write.batch)
             alike.setdefault((write.place, write.origin, time, repr(write.value)), []).append(write)
-        for each in alike.values():
+            if not write.place[5] and (write.place, write.batch) in self.split:
+                entered = replace(write, value=nothing_like(write.value), held="")
+                time = self.split[(write.place, write.batch)]
+                alike.setdefault((write.place, write.origin, time, repr(entered.value)), []).append(entered)
+        for (place, _, time, _), each in alike.items():
             while each:
                 one = [each.pop()]
                 for write in one:  # which grows
                     twins = [twin for twin in each if self._is_twin(write, twin)]
                     each[:] = [twin for twin in each if twin not in twins]
                     one.extend(twins)
-                yield min(one, key=lambda write: write.batch), frozenset(write.batch for write in one)
+                dots = frozenset(write.batch for write in one)
+                filled = {batch for batch in dots if self.split.get((place, batch)) == time}
+                after = [
+                    each
+                    for each in writes
+                    if each.place[5] in (place[5], FORGET)
+                    and (each.batch in filled if each.batch in dots else not dots.isdisjoint(each.seen))
+                ]
+                yield min(one, key=lambda write: write.batch), dots, after
 
     def _is_twin(self, one: Write, other: Write) -> bool:
         """Whether two writes that say the same at one time are of one edit."""
@@ -376,10 +378,11 @@ class Truth:
             if each.place[:4] == alive.place[:4] and self.times.get((each.place, alive.batch)) == time
         }
 
-    def _covers(self, write: Write, known: set[tuple[str, str]]) -> bool:
-        """Whether what a write had seen may still be shown: it is held itself, and its batch did not empty the register
-        before it wrote it."""
-        return bool(why_held(write, known)) and (write.place, write.batch) not in self.split
+    def _covers(self, write: Write, known: set[tuple[str, str]], dots: frozenset[bytes]) -> bool:
+        """Whether what a write had seen, which is in the batches ``dots``, may still be shown: it is held itself, and
+        its batch did not empty the register before it wrote it, or that is what it had seen."""
+        is_empty = (write.place, write.batch) in self.split and write.batch not in dots
+        return bool(why_held(write, known)) and not is_empty
 
 
 def why_held(write: Write, known: set[tuple[str, str]]) -> str:
