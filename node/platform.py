@@ -134,6 +134,21 @@ def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def drop_typed() -> None:
+    """Forgets what was typed at the terminal and not read yet."""
+    if not sys.stdin.isatty():
+        return
+    if sys.platform == "win32":
+        import msvcrt
+
+        while msvcrt.kbhit():
+            msvcrt.getwch()
+    else:
+        import termios
+
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
+
+
 # --- the private socket ----------------------------------------------------------------------------------------------
 
 SOCKET_PATH_MAX = 100

@@ -150,7 +150,7 @@ class FakeNode:
     def _resolve(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         entry = self._found(arguments["number"])
         value = arguments["value"]
-        for text in value.values() if isinstance(value, dict) else (value,):
+        for text in value.values() if isinstance(value, dict) else (value, arguments["new_id"]):
             if text in self.refuses:
                 raise BadInput(self.refuses[text], hint="write dd/mm/yyyy")
         if arguments["keep"] is not None:

@@ -50,6 +50,9 @@ class Script:
         self.prompts.append(prompt)
         return self.key()
 
+    def forget(self) -> None:
+        """What this person types is always an answer."""
+
 
 def go(node: FakeNode, *steps: Step, by: str | None = "Lan", width: int = 80) -> str:
     """Work through a node's open conflicts; gives what was on the screen."""
@@ -135,13 +138,35 @@ def test_nothing_is_decided_by(kind: Callable[[int], dict[str, Any]], steps: lis
     assert "Settled: 0." in said
 
 
-def test_a_wrong_value_is_refused_with_the_reason_and_asked_again() -> None:
-    node = FakeNode([birth_date()], refuses={"31/02/1962": "31/02/1962 is no day"})
-    said = go(node, "v", "31/02/1962", "v", "14/03/1962")
-    assert "Not taken: 31/02/1962 is no day." in said
+def test_a_wrong_value_is_refused_with_the_reason_and_asked_again_until_one_is_taken() -> None:
+    node = FakeNode([birth_date()], refuses={"31/02/1962": "Ngày sinh: no day", "1": "Ngày sinh: no year"})
+    said = go(node, "v", "31/02/1962", "1", "14/03/1962")
+    assert "Not taken: Ngày sinh: no day." in said
     assert "write dd/mm/yyyy" in said
-    assert [each["value"] for each in node.decisions] == ["31/02/1962", "14/03/1962"]
+    assert [each["value"] for each in node.decisions] == ["31/02/1962", "1", "14/03/1962"]
     assert "Settled: 1." in said
+
+
+def test_after_a_wrong_value_an_empty_line_leads_back_to_the_keys_and_says_so() -> None:
+    node = FakeNode([birth_date()], refuses={"31/02/1962": "no day"})
+    said = go(node, "v", "31/02/1962", "", "2")
+    assert "Nothing was changed. Back to the keys." in said
+    assert [each.get("keep") for each in node.decisions] == [None, 2]
+
+
+def test_of_a_group_that_was_not_taken_what_was_typed_stands_beside_the_fields() -> None:
+    node = FakeNode([address()], refuses={"Hue": "no such province"})
+    script = Script("v", "5 Lê Lợi", "-", "Hue", "", "", "Thành phố Huế")
+    Review(node.ask, script, Console(file=io.StringIO()), filters=EVERYTHING).run()
+    assert [prompt.partition(" [")[2] for prompt in script.prompts[3:]] == ["5 Lê Lợi]: ", "-]: ", "Hue]: "]
+    typed = {"address_line": "5 Lê Lợi", "address_commune": "", "address_province": "Thành phố Huế"}
+    assert node.decisions[-1]["value"] == typed
+
+
+def test_an_id_that_is_not_taken_is_asked_again() -> None:
+    node = FakeNode([twins()], refuses={"1": "that id is another record's"})
+    go(node, "n", "1", "2")
+    assert [each["new_id"] for each in node.decisions] == ["1", "2"]
 
 
 def test_the_fields_of_a_group_are_asked_by_label_with_what_is_shown() -> None:
@@ -298,13 +323,22 @@ def test_a_value_cannot_steer_the_terminal() -> None:
 # --- the keyboard ---
 
 
-def test_keys_that_came_together_are_used_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    came = iter(["v14/03/1962\r2s", "\x1b[B", "q"])
+def test_what_came_ahead_ends_a_line_and_is_no_answer_to_a_menu(monkeypatch: pytest.MonkeyPatch) -> None:
+    came = iter(["v14/03/1962\r2s", "\x1b[B", "q1", "s"])
     monkeypatch.setattr(review.click, "getchar", lambda: next(came))
     keyboard = Keyboard()
     assert keyboard.key() == "v"
     assert keyboard.line("Ngày sinh: ") == "14/03/1962"
-    assert [keyboard.key() for _ in range(4)] == ["2", "s", "\x1b[B", "q"]
+    assert [keyboard.key() for _ in range(3)] == ["\x1b[B", "q", "s"]
+
+
+def test_what_came_ahead_of_a_question_asked_again_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(review.click, "getchar", lambda: "v31/02/1962\r1\r")
+    monkeypatch.setattr("builtins.input", lambda _prompt: "14/03/1962")
+    keyboard = Keyboard()
+    node = FakeNode([birth_date()], refuses={"31/02/1962": "no day"})
+    Review(node.ask, keyboard, Console(file=io.StringIO()), filters=EVERYTHING).run()
+    assert [each["value"] for each in node.decisions] == ["31/02/1962", "14/03/1962"]
 
 
 def test_a_line_that_was_begun_is_ended_by_what_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:

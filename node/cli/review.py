@@ -1,7 +1,7 @@
 """``dongbo conflicts review``: the open conflicts in the terminal, one after another, decided by a key.
 
 Role: what is shown, which keys it has, and what a key asks of the node. Where keys and lines come from is an argument.
-Reach: rich, the journal's views, node.messages, errors.
+Reach: rich, the journal's views, node.platform, node.messages, errors.
 Invariant: a decision is one command, asked when the key is pressed; between two keys nothing is half done. What
 somebody else settled meanwhile is not decided again, except on purpose, by going back.
 """
@@ -18,6 +18,7 @@ from rich.console import Console, RenderableType
 from rich.rule import Rule
 from rich.text import Text
 
+from node import platform
 from node.cli.journal_views import (
     decided_lines,
     decider,
@@ -50,21 +51,23 @@ class Terminal(Protocol):
 
     def line(self, prompt: str) -> str: ...
 
+    def forget(self) -> None:
+        """Drop what was typed before it was asked for."""
+
 
 class Keyboard:
-    """The real one. Keys that came faster than they were asked for are the beginning of what comes next."""
+    """The real one. What was typed before a menu was there is no answer to it: only a line takes what came ahead."""
 
     def __init__(self) -> None:
         self._ahead = ""
 
     def key(self) -> str:
-        if not self._ahead:
-            came = click.getchar()
-            if came.startswith("\x1b"):  # an arrow or a function key, in one piece
-                return came
-            self._ahead = came
-        first, self._ahead = self._ahead[0], self._ahead[1:]
-        return first
+        self.forget()
+        came = click.getchar()
+        if came.startswith("\x1b"):  # an arrow or a function key, in one piece
+            return came
+        self._ahead = came[1:]
+        return came[:1]
 
     def line(self, prompt: str) -> str:
         ahead, self._ahead = self._ahead.replace("\r", "\n"), ""
@@ -74,6 +77,10 @@ class Keyboard:
         self._ahead = rest
         click.echo(prompt + text)
         return text
+
+    def forget(self) -> None:
+        self._ahead = ""
+        platform.drop_typed()
 
 
 class Fate(Enum):
@@ -190,8 +197,7 @@ class Review:
                 self._say(say("review.unknown"), style="yellow")
                 self._legend(keys)
             else:
-                choice = self._choice(conflict, key, keys[key])
-                if choice is not None and self._decide(item, conflict, choice):
+                if self._settle(item, conflict, key, keys[key]):
                     self._at += 1
                     return True
                 self._legend(keys)
@@ -233,35 +239,48 @@ class Review:
 
     # -- a decision ---------------------------------------------------------------------------------------------------
 
-    def _choice(self, conflict: Mapping[str, Any], key: str, keep: int | None) -> dict[str, Any] | None:
-        """What 'resolve' is to be asked; None: the person thought better of it."""
+    def _settle(self, item: Item, conflict: Mapping[str, Any], key: str, keep: int | None) -> bool:
+        """Decide by a key. What is typed is asked for until it is taken: read as keys, a date would decide by its
+        digits. False: back to the keys, which is said."""
         if keep is not None:
-            return {"keep": keep}
+            return self._decide(item, conflict, {"keep": keep})
+        choice = self._typed(conflict, key, {})
+        while choice is not None:
+            if self._decide(item, conflict, choice):
+                return True
+            self._terminal.forget()
+            choice = self._typed(conflict, key, choice)
+        self._say(say("review.left_as_is"), style="dim")
+        return False
+
+    def _typed(self, conflict: Mapping[str, Any], key: str, before: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What 'resolve' is to be asked; ``before`` was not taken. None: the person thought better of it."""
+        self._say(say("review.new_id.how" if key == "n" else _how_typed(conflict)), style="dim")
         if key == "n":
-            self._say(say("review.new_id.how"), style="dim")
             text = self._terminal.line(say("review.new_id")).strip()
             return None if text == BACK_TO_KEYS else {"new_id": text}
-        value = self._group_value(conflict) if is_group(conflict) else self._single_value(conflict)
-        if value is None:
-            self._say(say("review.left_as_is"), style="dim")
+        if is_group(conflict):
+            value: Any = self._group_value(conflict, before.get("value", {}))
+        else:
+            value = self._single_value(conflict)
         return None if value is None else {"value": value}
 
     def _single_value(self, conflict: Mapping[str, Any]) -> str | None:
-        self._say(say("review.value.how"), style="dim")
         text = self._terminal.line(say("review.value", label=title_of(conflict))).strip()
         return None if text in ("", BACK_TO_KEYS) else _meant(text)
 
-    def _group_value(self, conflict: Mapping[str, Any]) -> dict[str, str] | None:
-        self._say(say("review.group.how"), style="dim")
+    def _group_value(self, conflict: Mapping[str, Any], before: Mapping[str, str]) -> dict[str, str] | None:
+        """The fields that were typed, and those of ``before`` that were left; None where nothing was typed."""
         shown = [text for _label, text in parts_of(conflict, conflict["shown"])]
         value = {}
         for field, label, text in zip(conflict["fields"], part_labels(conflict), shown, strict=True):
+            text = plain(before[field] or NO_VALUE) if field in before else text
             typed = self._terminal.line(say("review.group.value", label=label, shown=text)).strip()
             if typed == BACK_TO_KEYS:
                 return None
             if typed:
                 value[field] = _meant(typed)
-        return value or None
+        return {**before, **value} if value else None
 
     def _decide(self, item: Item, conflict: Mapping[str, Any], choice: Mapping[str, Any]) -> bool:
         """Ask the node for it, once; False: it was refused, which is said."""
@@ -338,6 +357,10 @@ class Review:
 
     def _print(self, *lines: RenderableType) -> None:
         self._screen.print(*lines, sep="\n")
+
+
+def _how_typed(conflict: Mapping[str, Any]) -> str:
+    return "review.group.how" if is_group(conflict) else "review.value.how"
 
 
 def _meant(typed: str) -> str:

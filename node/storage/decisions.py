@@ -197,7 +197,11 @@ def _typed_value(place: Place, choice: Choice) -> Value:
 
 
 def _normal(field: Field, text: str) -> Value:
-    value = normalise(field, text if text.strip() else None)
+    """Raises NotDecided, by the name that people know the field by."""
+    try:
+        value = normalise(field, text if text.strip() else None)
+    except BadInput as error:
+        raise NotDecided(f"{field.label or field.name}: " + str(error).removeprefix(f"{field.name}: ")) from error
     return None if value == () else value
 
 
