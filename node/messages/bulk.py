@@ -58,8 +58,8 @@ ENGLISH: dict[str, str] = {
     "load.done": "{rows} rows read after {seconds} s: {inserted} new, {updated} changed, {unchanged} as they were.",
     "load.cleared": "Empty cells have cleared values: {count}.",
     "load.padded": "Numbers whose leading zeros were put back: {count}.",
-    "load.rejected": "KEPT OUT: {rows} of {of} rows. Mend them in the file and load it again: the others stay as they"
-    " are.",
+    "load.rejected": "KEPT OUT: {rows} of {of} rows. Put the mended lines below the column names in a file of their"
+    " own, and load that. The whole file, loaded again, would set the others back to what it says.",
     "load.more": "... and {count} more faults; --errors FILE.csv writes them all.",
     "load.errors_written": "All faults are in {file}.",
     "load.column.line": "line",
