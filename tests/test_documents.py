@@ -67,6 +67,11 @@ def test_every_file_that_a_document_names_exists(path: Path) -> None:
     assert missing == []
 
 
+def test_the_readme_links_every_page_for_operators() -> None:
+    linked = set(re.findall(r"\]\(docs/([^)#/]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} == linked
+
+
 def test_every_test_that_the_threat_table_names_exists() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
     assert len(set(named)) > 80

@@ -147,8 +147,8 @@ def _look_around(tree: Tree) -> None:
     )
     click.echo(say("demo.keep_edit"))
     click.echo(
-        f'  sqlite3 {district.database} ".timeout 5000" "update member set note = \'Xin chào\' where id ='
-        f' (select min(id) from member)"'
+        f"  sqlite3 {district.database} \".timeout 5000\" \"update member set note = 'Xin chào', edited_by = 'Lan'"
+        f' where id = (select min(id) from member)"'
     )
     click.echo(
         f'  sqlite3 {tree.root.database} ".timeout 5000" "select full_name from member where note = \'Xin chào\'"'
