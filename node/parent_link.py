@@ -40,6 +40,8 @@ CONNECT_S = 20.0
 EXPIRED_CONNECT_S = 3.0
 """How long a parent is tried with an invitation that has expired by this machine's clock."""
 
+RUN_AGAIN = "start the parent's service, or mend the line to it; then run this again"
+
 
 class InvitationExpired(LocalFault):
     """The invitation is too old by this machine's clock, and the parent does not take it."""
@@ -157,6 +159,13 @@ async def _connected(channel: grpc.aio.Channel, address: str, seconds: float = C
         ) from None
 
 
+def _of_a_command(fault: ReplicationError) -> ReplicationError:
+    """With what a person can do, where no service is there yet that would try again by itself."""
+    if isinstance(fault, LinkFault):
+        fault.hint = RUN_AGAIN
+    return fault
+
+
 async def enrol(invitation: Invitation, pending: Pending) -> sync_pb2.EnrolResponse:
     """Ask the parent to certify new keys, with an invitation's one-time certificate. Raises Refused or LinkFault."""
     channel = channel_to(
@@ -181,10 +190,10 @@ async def enrol(invitation: Invitation, pending: Pending) -> sync_pb2.EnrolRespo
             return sync_pb2.EnrolResponse.FromString(answer)
         raise Malformed("the parent's answer does not parse")
     except grpc.aio.AioRpcError as error:
-        raise error_of(error, invitation.address) from error
+        raise _of_a_command(error_of(error, invitation.address)) from error
     except LinkFault as fault:
         if not expired:
-            raise
+            raise _of_a_command(fault) from None
         ended = invitation.expires.astimezone().strftime("%d/%m/%Y %H:%M")
         raise InvitationExpired(f"the invitation expired on {ended}") from fault
     finally:

@@ -33,7 +33,7 @@ from node.storage.context import Context
 from node.storage.engine import open_engine
 from node.storage.setup import open_database, publish_root
 from sync_engine.audit import Act
-from sync_engine.errors import AlreadySetUp, RegistryError, ReplicationError
+from sync_engine.errors import AlreadySetUp, LinkFault, RegistryError, ReplicationError
 from sync_engine.names import check_label
 from sync_engine.registry import Registry, parse_registry
 
@@ -119,9 +119,8 @@ async def join(
         try:
             await sync(node, {}, lambda _progress: None)
         except ReplicationError as fault:
-            fault.hint = (
-                fault.hint or "the node is ready; it fetches registry and catalogues with its first 'dongbo sync'"
-            )
+            if isinstance(fault, LinkFault) or not fault.hint:
+                fault.hint = "the node is ready; it fetches registry and catalogues with its first 'dongbo sync'"
             raise
         finally:
             await node.close()

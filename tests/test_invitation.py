@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conflict.values import Epoch
-from node import authority, invitation, keys
+from node import authority, invitation, keys, parent_link
 from node.invitation import PREFIX, TOKEN_CHARS_MAX, Invitation
 from node.keys import KeyFault, KeyStore
 from sync_engine.certificates import subject_of, verify_enrolment_path, verify_node_path
@@ -26,6 +26,7 @@ from sync_engine.errors import (
     BadInput,
     BadInvitation,
     BadName,
+    LinkFault,
 )
 from tests.pki import DEEPEST, NOW, join
 
@@ -188,6 +189,17 @@ def test_what_an_operator_mistypes_is_named(
 
 
 # --- enrolling -------------------------------------------------------------------------------------------------------
+
+
+async def test_whoever_joins_a_parent_that_does_not_answer_is_told_to_run_it_again(
+    invited: Invitation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parent_link, "CONNECT_S", 0.2)
+    nowhere = replace(invited, address="127.0.0.1:1", expires=NOW + timedelta(days=36_500))
+    with pytest.raises(LinkFault, match="the parent is not running") as told:
+        await parent_link.enrol(nowhere, keys.request(tmp_path, "hue.vn", with_ca=True))
+    assert "run this again" in told.value.hint
+    assert "by itself" not in told.value.hint
 
 
 def test_a_chain_of_units_joins_down_to_the_deepest_level(root: KeyStore, tmp_path: Path) -> None:

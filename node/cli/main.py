@@ -62,7 +62,7 @@ def main() -> None:
     \b
     A new tree:     dongbo init --unit vn --name "Trung ương" --address HOST:7470
     A unit below:   dongbo invite hue --name "Thành phố Huế"       (on the parent)
-                    dongbo join TOKEN                              (on the new unit's machine)
+                    dongbo join TOKEN --home FOLDER                (on the new unit's machine)
     Every day:      dongbo run, dongbo status, dongbo conflicts
     """
 

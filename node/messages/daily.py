@@ -6,8 +6,8 @@ ENGLISH = {
     "init.done": "{unit} ({name}) is the root of a new tree.",
     "init.next": "Next: 'dongbo run' here, and 'dongbo invite LABEL --name NAME' for each unit below.",
     "invite.done": "An invitation for {unit} ({name}), good once and until {until}:",
-    "invite.next": "On that unit's machine: dongbo join TOKEN",
-    "invite.written": "Written to {file}. Carry it to that unit's machine and run: dongbo join {file}",
+    "invite.next": "On that unit's machine: dongbo join TOKEN --home FOLDER",
+    "invite.written": "Written to {file}. Carry it to that unit's machine and run: dongbo join {file} --home FOLDER",
     "join.done": "{unit} ({name}) has joined its tree.",
     "join.next": "Next: 'dongbo run' keeps it in step; 'dongbo status' shows how it stands.",
     "sync.done": "In step with {peer} after {seconds} s. Batches sent: {sent}, received: {received};"

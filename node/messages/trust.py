@@ -4,8 +4,9 @@ from __future__ import annotations
 
 ENGLISH: dict[str, str] = {
     "invite.written.recover": "Written to {file}. On the machine that is to be that unit from now on: dongbo recover"
-    " --from-parent {file}",
-    "invite.next.recover": "On the machine that is to be that unit from now on: dongbo recover --from-parent TOKEN",
+    " --from-parent {file} --home FOLDER",
+    "invite.next.recover": "On the machine that is to be that unit from now on: dongbo recover --from-parent TOKEN"
+    " --home FOLDER",
     # why a batch waits
     "trust.cause.second key": "a second key of {unit} that the first did not sign",
     "trust.cause.revoked": "nobody: {unit} signed it after its key was revoked",
