@@ -177,7 +177,8 @@ async def test_a_relay_that_withholds_one_childs_stream_is_noticed_within_a_day(
         assert (found["state"], found["missing_batches"], found["missing_since"]) == ("stale", 2, since)
         assert found["relay"] == PROVINCE
         (line,) = [each for each in attention(status(centre)) if "passes on less" in each]
-        assert "2 batches" in line
+        assert f"Batches of {DISTRICT} missing since" in line
+        assert ": 2. Ask" in line
         assert unit_of_status(world.node(PROVINCE), DISTRICT)["state"] == "ok", "who has them misses nothing"
     await quiet(world)
     assert unit_of_status(centre, DISTRICT)["state"] == "ok"
@@ -242,7 +243,9 @@ def counts(node: WorldNode) -> list[tuple[int, int]]:
 async def test_a_district_learns_what_the_province_and_the_centre_have_confirmed(world: World) -> None:
     district = world.node(DISTRICT)
     assert "nothing of this unit's to confirm" in _confirmed(status(district))
-    for key in "123":
+    add_member(district, "1")
+    assert _confirmed(status(district)).startswith("the province (hue.vn) has not confirmed the one batch there is yet")
+    for key in "23":
         add_member(district, key)
     assert counts(district) == [(0, 3), (0, 3)]
     assert _confirmed(status(district)).startswith("the province (hue.vn) has confirmed none of 3 batches yet")

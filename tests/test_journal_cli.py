@@ -206,7 +206,7 @@ def test_show_tells(run: Run, node: FakeNode, entry: dict[str, Any], told: list[
 def test_a_long_journal_is_cut_and_says_how_to_narrow_it(run: Run, node: FakeNode) -> None:
     node.journal = [birth_date(number) for number in range(1, 1052)]
     said = run("conflicts").stdout
-    assert "... and 1.001 older ones: --unit, --table, --field and --since narrow the list" in said
+    assert "... and 1.001 older: --unit, --table, --field and --since narrow the list" in said
     assert "\n1051  open" in "\n" + said
 
 

@@ -122,7 +122,7 @@ def test_verify_tells_people_how_many_chunks_are_withheld(
     said = CliRunner().invoke(cli.main, ["verify", "--home", str(tmp_path)]).output.splitlines()
     assert len(said) == lines
     if withheld:
-        assert said[1].startswith("1.234 columns' chunks are not here because this level may not read them")
+        assert said[1].startswith("Chunks of columns that are not here because this level may not read them: 1.234.")
 
 
 def test_what_a_relay_should_have_left_out_comes_near_no_disk(world: World) -> None:

@@ -162,7 +162,7 @@ def _confirmed_by(told: Mapping[str, Any]) -> str:
     who = "confirmed.who" if "." in told["unit"] else "confirmed.centre"
     name, of = say(who, level=told["level"], unit=told["unit"]), number(told["of"])
     if not told["batches"]:
-        return say("confirmed.none", name=name, of=of)
+        return say("confirmed.none.one" if told["of"] == 1 else "confirmed.none", name=name, of=of)
     how = "one" if told["of"] == 1 else "all" if told["batches"] == told["of"] else "part"
     return say(f"confirmed.{how}", name=name, batches=number(told["batches"]), of=of, at=moment(told["at"]))
 

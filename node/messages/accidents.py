@@ -28,6 +28,6 @@ ENGLISH = {
     "history.unproven": "NOT PROVEN: its signature does not fit",
     "history.last_editor": "(last edited by {person})",
     "history.waiting": "not yet in the table: waits",
-    "history.damaged": "Not told, because they cannot be read: {count} batches. 'dongbo verify' says which.",
-    "history.unknown": "Not told, because their registry version has not come: {count} batches.",
+    "history.damaged": "Batches not told, because they cannot be read: {count}. 'dongbo verify' says which.",
+    "history.unknown": "Batches not told, because their registry version has not come: {count}.",
 }

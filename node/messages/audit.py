@@ -40,7 +40,7 @@ ENGLISH = {
     "audit.config": "settings were changed in node.toml",
     "audit.start": "the service started",
     "audit.stop": "the service ended",
-    "audit.proof.ok": "{records} records, none changed, none missing. The last is {no}, {hash}.",
+    "audit.proof.ok": "Records: {records}, none changed, none missing. The last is {no}, {hash}.",
     "audit.proof.empty": "Nothing has been recorded here yet.",
     "audit.proof.changed": "RECORD {no} IS NOT AS IT WAS WRITTEN, or one before it.",
     "audit.proof.missing": "RECORD {no} IS MISSING.",

@@ -55,17 +55,17 @@ ENGLISH: dict[str, str] = {
     "load.why.large": "the row is longer than {octets} bytes, so it could not travel",
     "load.reading": "{rows} rows read{read} ...",
     "load.writing": "{rows} of {of} rows put in ...",
-    "load.done": "{rows} rows read after {seconds} s: {inserted} new, {updated} changed, {unchanged} as they were.",
+    "load.done": "Rows read: {rows}, after {seconds} s: {inserted} new, {updated} changed, {unchanged} as they were.",
     "load.cleared": "Empty cells have cleared values: {count}.",
     "load.padded": "Numbers whose leading zeros were put back: {count}.",
-    "load.rejected": "KEPT OUT: {rows} of {of} rows. Put the mended lines below the column names in a file of their"
+    "load.rejected": "ROWS KEPT OUT: {rows} of {of}. Put the mended lines below the column names in a file of their"
     " own, and load that. The whole file, loaded again, would set the others back to what it says.",
-    "load.more": "... and {count} more faults; --errors FILE.csv writes them all.",
+    "load.more": "... and {count} more; --errors FILE.csv writes all faults.",
     "load.errors_written": "All faults are in {file}.",
     "load.column.line": "line",
     "load.column.field": "column",
     "load.column.reason": "why",
     "load.whole_row": "(row)",
     "dump.progress": "{rows} rows written ...",
-    "dump.done": "{rows} rows of {table} are in {file}, which its owner alone may read.",
+    "dump.done": "Rows of {table} in {file}: {rows}. Its owner alone may read it.",
 }

@@ -15,7 +15,7 @@ ENGLISH = {
     "sync.same": "In step with {peer} after {seconds} s: nothing had changed.",
     "sync.conflicts": "New conflicts: {count}. See 'dongbo conflicts'.",
     "sync.refused": "Left aside: {reason}",
-    "sync.progress": "sent {sent_batches}, received {received_batches} batches ...",
+    "sync.progress": "batches sent: {sent_batches}, received: {received_batches} ...",
     "never": "never",
     "status.service": "service",
     "status.runs": "running",
@@ -44,15 +44,16 @@ ENGLISH = {
     "confirmed.who": "the {level} ({unit})",
     "confirmed.centre": "the centre ({unit})",
     "confirmed.none": "{name} has confirmed none of {of} batches yet",
+    "confirmed.none.one": "{name} has not confirmed the one batch there is yet",
     "confirmed.one": "{name} has confirmed the one batch there is, at {at}",
     "confirmed.all": "{name} has confirmed all {of} batches, at {at}",
     "confirmed.part": "{name} has confirmed {batches} of {of} batches, at {at}",
-    "look.withheld": "{relay} passes on less than {unit} has signed: {count} batches of {unit} are missing since"
-    " {since}. Ask {relay} whether its node is sound; nothing is lost as long as {unit} has them.",
+    "look.withheld": "{relay} passes on less than {unit} has signed. Batches of {unit} missing since {since}:"
+    " {count}. Ask {relay} whether its node is sound; nothing is lost as long as {unit} has them.",
     "look.silent": "nothing signed by {unit} has come since {since}, although {relay} is in touch. Ask {unit} whether"
     " its node runs; if it does, {relay} does not pass on what it signs.",
-    "look.withheld.more": "... and {count} more units of which something has not come: 'dongbo status --json' names"
-    " them",
+    "look.withheld.more": "... and {count} more: 'dongbo status --json' names every unit of which something has not"
+    " come",
     "status.look": "look here",
     "status.children": "Units below",
     "column.unit": "unit",

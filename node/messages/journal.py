@@ -9,8 +9,8 @@ ENGLISH = {
     "conflicts.none_such": "No conflict fits what was asked for.",
     "conflicts.no_number": "there is no conflict {number} here",
     "conflicts.no_number.hint": "'dongbo conflicts' lists them with their numbers",
-    "conflicts.more": "... and {count} older ones: --unit, --table, --field and --since narrow the list; --json has"
-    " them all.",
+    "conflicts.more": "... and {count} older: --unit, --table, --field and --since narrow the list; --json has them"
+    " all.",
     "conflicts.next": "To settle what is open, one after another: 'dongbo conflicts review'.",
     "conflict.open": "open: waits for a person",
     "conflict.open_elsewhere": "open: waits for a person at a unit that may settle it",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 ENGLISH = {
     "verify.ok": "Stored batches proven: {batches}. Each is as its origin sealed it, and none is missing.",
-    "verify.withheld": "{chunks} columns' chunks are not here because this level may not read them; their signatures"
-    " hold without them.",
-    "verify.bad": "Of {batches} stored batches, {bad} are not as they should be:",
-    "verify.progress": "{batches} of {of} batches proven ...",
-    "verify.progress.rows": "{scopes} of {of} scopes compared ...",
+    "verify.withheld": "Chunks of columns that are not here because this level may not read them: {chunks}. Their"
+    " signatures hold without them.",
+    "verify.bad": "Stored batches that are not as they should be, {bad} of {batches}:",
+    "verify.progress": "batches proven: {batches} of {of} ...",
+    "verify.progress.rows": "scopes compared: {scopes} of {of} ...",
     "verify.rows.ok": "Rows compared with their batches: {rows}. Every table shows what its signed batches say.",
-    "verify.rows.bad": "{scope}: {rows} rows of table {table} are not what their signed batches say: {what}.",
+    "verify.rows.bad": "{scope}: rows of table {table} that are not what their signed batches say, {rows} in"
+    " all: {what}.",
     "verify.rows.changed": "{count} changed ({fields})",
     "verify.rows.lost": "{count} missing",
     "verify.rows.added": "{count} that nobody entered",
@@ -31,7 +32,7 @@ ENGLISH = {
     " {peers}.",
     "verify.wanted.nobody": "Batch {seq} of {origin} ({scope}) is stored damaged, and no neighbour is known to hold it:"
     " look for it in a backup.",
-    "verify.repaired.rows": "Put back: {rows} rows. What stood there before is kept in {file}, for you alone to read.",
+    "verify.repaired.rows": "Rows put back: {rows}. What stood there before is kept in {file}, for you alone to read.",
     "verify.repaired.capture": "The watch is set again on: {tables}.",
     "verify.repaired.batch": "Fetched again, and whole: batch {seq} of {origin} ({scope}).",
     "verify.repaired.nothing": "There was nothing to repair.",
@@ -39,6 +40,6 @@ ENGLISH = {
     "verify.alarm": "{scope}: {peer} holds the same batches and other registers. One of the two is damaged: run 'dongbo"
     " verify' on both.",
     "status.alarm": "alarm",
-    "look.damaged": "{count} stored batches are damaged here and asked for again; 'dongbo verify' says which",
+    "look.damaged": "Stored batches that are damaged here and asked for again: {count}. 'dongbo verify' says which.",
     "damaged.cause": "a batch that is stored here damaged, and asked for again",
 }

@@ -41,7 +41,7 @@ ENGLISH: dict[str, str] = {
     "registry.plan.refusal": "line {line}: {message}",
     "registry.plan.batches": "Batches that wait for it here: {batches}.",
     "registry.change.name": "the registry is called {after} instead of {before}",
-    "registry.change.table added": "table {table} is new: {label}, {after} fields",
+    "registry.change.table added": "table {table} is new: {label}, fields: {after}",
     "registry.change.table label": "table {table} is labelled {after} instead of {before}",
     "registry.change.delete rule": "table {table}: a delete beside an edit is settled by '{after}' instead of"
     " '{before}'; records where both have happened are shown anew",

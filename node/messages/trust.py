@@ -19,7 +19,7 @@ ENGLISH: dict[str, str] = {
     "look.key.revoked.mine": "REVOKED: the unit above has ended this node's key: {reason}. Ask its operator.",
     "look.next_edit": "What was entered here after the former key had ended does not count at other units yet: it does"
     " as soon as one more record is entered or changed here, and has been sent.",
-    "look.held_back": "{batches} batches of {unit} wait and change nothing, for the sake of its key.",
+    "look.held_back": "Batches of {unit} that wait and change nothing, for the sake of its key: {batches}.",
     "look.new_life": "At {at} this machine went on from an older copy of itself, or beside one, and took a new key by"
     " itself. Nothing is to be done: what was lost here comes back from the units above and below, and what was entered"
     " here stays.",

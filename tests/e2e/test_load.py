@@ -86,13 +86,13 @@ def test_people_are_told_in_words_and_loudly(line: Cluster, tmp_path: Path) -> N
     file.write_bytes(("Mã;Họ và tên khai sinh;Ngày sinh;Giới tính;Ghi chú\n" + good + "2;;1970;khác;\n" * 30).encode())
     errors = tmp_path / "errors.csv"
     said = home.dongbo("load", "member", str(file), "--errors", str(errors), "--by", "Lê Thị Lan")
-    assert "31 rows read" in said.out
+    assert "Rows read: 31" in said.out
     assert "1 new, 0 changed, 0 as they were" in said.out
-    assert "KEPT OUT: 30 of 31 rows" in said.err
+    assert "KEPT OUT: 30 of 31." in said.err
     assert "Họ và tên khai sinh  required" in said.err
     assert "must be one of nam, nữ" in said.err
     assert "khác" not in said.err
-    assert "... and 40 more faults" in said.err
+    assert "... and 40 more; --errors" in said.err
     assert len(errors.read_text("utf-8-sig").splitlines()) == 61
     assert home.sql("SELECT sex, birth_date, edited_by FROM member") == [("nam", "1970-05-19", "Lê Thị Lan")]
 
@@ -107,7 +107,7 @@ def test_out_and_in_again_changes_nothing(line: Cluster, tmp_path: Path) -> None
         [*command(), "dump", "Phiếu đảng viên", "out.csv", "--labels", "--home", str(home.path)],
         cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=True, timeout=30,
     )  # fmt: skip
-    assert "200 rows of member are in out.csv" in said.stdout
+    assert "Rows of member in out.csv: 200." in said.stdout
     assert home.json("load", "member", str(out))["unchanged"] == 200
     assert home.json("status")["pending_changes"] == 200
 

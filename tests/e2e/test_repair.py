@@ -81,14 +81,14 @@ def test_rows_changed_behind_the_triggers_are_found_and_repaired(tree: Cluster) 
     home.sql("UPDATE member SET note = 'của cán bộ' WHERE id = ?", victim)  # an honest edit beside it
 
     found = home.dongbo("verify", code=1)
-    assert f"{VANG}: 3 rows of table member are not what their signed batches say" in found.out
+    assert f"{VANG}: rows of table member that are not what their signed batches say, 3 in all" in found.out
     assert "1 changed (full_name), 1 missing, 1 that nobody entered" in found.out
     assert "'dongbo verify --repair' puts the rows back" in found.out
     assert "Kẻ Gian" not in found.out + found.err
     assert home.sql("SELECT full_name FROM member WHERE id = ?", victim) == [("Kẻ Gian",)], "nothing is mended unasked"
 
     mended = home.dongbo("verify", "--repair")
-    assert "Put back: 3 rows. What stood there before is kept in" in mended.out
+    assert "Rows put back: 3. What stood there before is kept in" in mended.out
     assert "Every table shows what its signed batches say." in mended.out
     [kept] = home.path.glob("repairs-*.jsonl")
     records = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
@@ -136,7 +136,7 @@ def test_a_flipped_bit_at_the_province_is_fetched_again_from_the_district_when_i
     found = hue.json("verify", "--repair", code=1)
     [wanted] = found["wanted"]
     assert wanted["from"] == [ROOT, VANG]
-    assert "1 stored batches are damaged here and asked for again" in " ".join(hue.dongbo("status").out.split())
+    assert "Stored batches that are damaged here and asked for again: 1." in " ".join(hue.dongbo("status").out.split())
     answer: dict[str, Any] = tree[VANG].sync()
     assert answer["ok"]
     assert hue.sql("SELECT data FROM _batch WHERE no = ?", no) == [(data,)]
