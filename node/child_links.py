@@ -30,7 +30,7 @@ from node.metering import Metered
 from node.renewal import answer as renewed
 from node.renewal import certify_root_if_due, meet, name_children
 from node.session import Session, faults_noted
-from node.storage.certificates import epoch_of, path_of
+from node.storage.certificates import check_not_replaced, epoch_of, note_former_call, path_of
 from node.storage.revocations import check_not_revoked
 from node.summary import Summary
 from node.transport import (
@@ -44,7 +44,15 @@ from node.transport import (
 )
 from sync_engine.audit import Act
 from sync_engine.certificates import Certified
-from sync_engine.errors import BadCertificate, LinkFault, OutOfScope, RemoteFault, ReplicationError, TooOften
+from sync_engine.errors import (
+    BadCertificate,
+    LinkFault,
+    OutOfScope,
+    RemoteFault,
+    Replaced,
+    ReplicationError,
+    TooOften,
+)
 from sync_engine.names import parent_of
 
 log = structlog.get_logger()
@@ -150,9 +158,10 @@ class ChildLinks:
         try:
             certified = self._caller(context)
             caller = certified.unit
-            async with caps.call(caps.caller(caller, self.node.config.unit)), faults_noted(self.node, caller):
-                await self._check_child(certified)
-                await self._in_place(certified, context)
+            async with caps.call(caps.caller(caller, self.node.config.unit)):
+                await self._check_child(certified)  # with a former key of a child it is not that child which fails
+                async with faults_noted(self.node, caller):
+                    await self._in_place(certified, context)
         except _Replaced:
             log.info("session replaced", unit=caller, reason="the unit has called anew")
             await refuse(context, LinkFault(f"{caller} has called anew"))
@@ -276,13 +285,19 @@ class ChildLinks:
         return b""  # not reached: refuse() ends the call
 
     async def _check_child(self, caller: Certified) -> None:
-        """Raises OutOfScope or Revoked."""
+        """Raises OutOfScope, Revoked or Replaced."""
         if caller.enrolment or parent_of(caller.unit) != self.node.config.unit:
             raise OutOfScope(f"{caller.unit} is not a child of {self.node.config.unit}")
-        await self.node.database.read(check_not_revoked, caller.unit, epoch_of(caller))
+        unit, epoch = caller.unit, epoch_of(caller)
+        await self.node.database.read(check_not_revoked, unit, epoch)
+        try:
+            await self.node.database.read(check_not_replaced, unit, epoch)
+        except Replaced:
+            await self.node.database.write(note_former_call, self.node.context, unit, epoch)
+            raise
 
     async def _while_good(self, caller: Certified, session: Session) -> Summary:
-        """A session, ended as soon as its child's key is. Raises Revoked, or what the session raises."""
+        """A session, ended as soon as its child's key is. Raises Revoked, Replaced, or what the session raises."""
         running = asyncio.ensure_future(session.run())
         try:
             while not (await asyncio.wait({running}, timeout=REVOCATION_S))[0]:

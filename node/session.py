@@ -23,6 +23,7 @@ from node.link import Link
 from node.local import Node
 from node.shipping import Shipper
 from node.storage import peers
+from node.storage.certificates import check_not_replaced
 from node.storage.damaged import note_if_damaged
 from node.storage.inbox import Taken, take_proof
 from node.storage.lives import is_another_life
@@ -39,6 +40,7 @@ from sync_engine.errors import (
     LocalFault,
     NotYet,
     RemoteFault,
+    Replaced,
     ReplicationError,
     RuleBroken,
 )
@@ -56,6 +58,7 @@ from sync_engine.exchange import (
     StoreCertificates,
 )
 from sync_engine.frames import ForkProof, Frame, decode, encode
+from sync_engine.names import parent_of
 from sync_engine.telling import KeepReceipt, KeepStatements, SignReceipt
 
 log = structlog.get_logger()
@@ -68,10 +71,13 @@ is dead is seen earlier, by pings."""
 
 @asynccontextmanager
 async def faults_noted(node: Node, peer: str) -> AsyncIterator[None]:
-    """What a session with ``peer`` fails with is kept, and told by status."""
+    """What a session with ``peer`` fails with is kept, and told by status. A machine whose place another has taken is
+    not that child: it does not fail."""
     try:
         yield
     except ReplicationError as fault:
+        if isinstance(fault, Replaced) and parent_of(peer) == node.config.unit:
+            raise
         await node.database.write(peers.note_failure, peer, node.context.now_ms(), str(fault))
         raise
 
@@ -221,6 +227,7 @@ class Session:
                 self._doubted.append(head)
             case PeerMet(hello):
                 await self.node.database.read(check_not_revoked, self.peer, hello.epoch)
+                await self.node.database.read(check_not_replaced, self.peer, hello.epoch)
                 skew_ms = hello.time_ms - self.node.context.now_ms()
                 await self.node.database.write(peers.note_met, self.peer, skew_ms, hello.epoch)
 

@@ -5,7 +5,7 @@ ReplicationError          hint= says what an operator can do
 │   ├── Malformed, BadSignature, BadCertificate, OutOfScope, WrongTree, IncompatibleVersion, LimitExceeded, Forked,
 │   │   RuleBroken
 │   ├── NotYet             nobody's fault: it can be judged later -> not taken now, asked for again
-│   ├── Cloned, Revoked    this home's key has ended             -> a person decides
+│   ├── Cloned (Replaced), Revoked   this home's key has ended   -> a person decides
 │   ├── NotCertifiedYet    the parent's CA key is not there      -> go on with the old certificate, ask again
 │   └── Refused           the peer said no          -> tell the operator the peer's words
 ├── LocalFault            our store, setup or input -> stop this command, change nothing, tell the operator
@@ -95,6 +95,16 @@ class Cloned(RemoteFault):
     default_hint = (
         "switch one of the two machines off; to keep this one, ask the parent unit for an invitation ('dongbo invite"
         " LABEL --recover' there) and run 'dongbo recover --from-parent' with it here"
+    )
+
+
+class Replaced(Cloned):
+    """Another machine has taken the unit's place: under this key nothing is taken or given any more."""
+
+    default_hint = (
+        "what is entered here stays on this machine until the operator of the parent unit lets it back ('dongbo invite"
+        " LABEL --recover' there, then 'dongbo recover --from-parent' here); if the other machine is the right one,"
+        " switch this one off"
     )
 
 

@@ -220,6 +220,7 @@ def attention(status: Mapping[str, Any]) -> list[str]:
         lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
     for each in status.get("keys", []):
         lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
+    lines += _former_machines(status)
     if status.get("counts_with_next_edit"):
         lines.append(say("look.next_edit"))
     lines += [say("look.held_back", **each) for each in status.get("held_back", [])]
@@ -231,6 +232,20 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     if skew is not None and abs(skew) > CLOCK_SKEW_MS_MAX:
         lines.append(say("look.clock", minutes=round(abs(skew) / 60_000)))
     return lines
+
+
+def _former_machines(status: Mapping[str, Any]) -> list[str]:
+    """Machines that went on in the name of a unit after another had taken their place."""
+    return [
+        say("look.former_machine", unit=each["unit"], label=label_of(each["unit"]), at=moment(each["at"]))
+        for each in status.get("former_machines", [])
+        if _days_since(each["at"]) < NEW_LIFE_DAYS
+    ]
+
+
+def label_of(unit: str) -> str:
+    """A unit's short name, as its parent's commands take it."""
+    return unit.partition(".")[0]
 
 
 def _not_met_since(status: Mapping[str, Any], began: int | None) -> list[str]:

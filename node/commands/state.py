@@ -98,6 +98,7 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "quarantined": sum(each["batches"] for each in held_back),
         "held_back": held_back,
         "keys": revocations.key_alarms(connection, context),
+        "former_machines": revocations.former_machines(connection),
         "counts_with_next_edit": revocations.waits_for_an_edit(connection, context),
         "certificates_waiting": waiting_requests(connection),
         "frozen": [each["stream"] for each in left if each["state"] == "frozen"],

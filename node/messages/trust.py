@@ -17,6 +17,9 @@ ENGLISH: dict[str, str] = {
     " signed waits, and changes nothing. Tell the operator of the unit above at once: its CA key may be stolen.",
     "look.key.revoked": "The key of {unit} was revoked: {reason}",
     "look.key.revoked.mine": "REVOKED: the unit above has ended this node's key: {reason}. Ask its operator.",
+    "look.former_machine": "A former machine of {unit} called at {at} and was refused: another has taken its place. If"
+    " it is the right one: dongbo invite {label} --recover. If it was stolen: dongbo revoke {unit} --old-keys --reason"
+    " ...",
     "look.next_edit": "What was entered here after the former key had ended does not count at other units yet: it does"
     " as soon as one more record is entered or changed here, and has been sent.",
     "look.held_back": "Batches of {unit} that wait and change nothing, for the sake of its key: {batches}.",

@@ -14,9 +14,10 @@ import msgspec
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, UnitPath
+from node.storage.context import Context
 from node.storage.engine import execute
 from sync_engine.certificates import Certified, tree_id_of, verify_node_path
-from sync_engine.errors import BadCertificate
+from sync_engine.errors import BadCertificate, Replaced
 from sync_engine.frames import Statement
 from sync_engine.handover import Known, accepted, is_by_parent, key_hash
 from sync_engine.names import parent_of
@@ -131,8 +132,35 @@ def _line_of(own: Iterable[Handover], epoch: Epoch) -> set[Epoch]:
 
 
 def note_replaced(connection: Connection, unit: UnitPath) -> None:
-    """Another machine takes a unit's place: no key that is known of it now is followed by another."""
+    """Another machine takes a unit's place: no key that is known of it now is followed by another, or may call."""
     execute(connection, "UPDATE _node_key SET replaced = 1 WHERE unit = ?", (unit,))
+    execute(connection, "DELETE FROM _former_call WHERE unit = ?", (unit,))  # perhaps it is this one that is let back
+
+
+def check_not_replaced(connection: Connection, unit: UnitPath, epoch: Epoch) -> None:
+    """Raises Replaced for a key of a machine whose place another has taken."""
+    sql = "SELECT 1 FROM _node_key WHERE unit = ? AND epoch = ? AND replaced = 1"
+    if execute(connection, sql, (unit, epoch)).scalar() is not None:
+        raise Replaced(
+            f"another machine has taken the place of {unit}: this home is a copy of one that has gone on, or an old"
+            " image of it"
+        )
+
+
+def note_former_call(connection: Connection, context: Context, unit: UnitPath, epoch: Epoch) -> None:
+    """A machine whose place another has taken called, and was refused."""
+    execute(
+        connection,
+        "INSERT INTO _former_call (unit, epoch, at_ms) VALUES (?, ?, ?)"
+        " ON CONFLICT (unit, epoch) DO UPDATE SET at_ms = excluded.at_ms",
+        (unit, epoch, context.now_ms()),
+    )
+
+
+def former_calls(connection: Connection) -> list[tuple[UnitPath, Epoch, int]]:
+    """The keys of such machines, and when each called last."""
+    rows = execute(connection, "SELECT unit, epoch, at_ms FROM _former_call ORDER BY unit, at_ms DESC")
+    return [(UnitPath(unit), Epoch(epoch), int(at_ms)) for unit, epoch, at_ms in rows]
 
 
 def present_of(connection: Connection, unit: UnitPath) -> Epoch | None:

@@ -17,7 +17,14 @@ from node.keys import KeyStore
 from node.messages import say
 from node.storage.audit import note
 from node.storage.batches import WAITING, hash_at
-from node.storage.certificates import accepted_epochs, is_accepted, note_all_keys, present_of, unaccepted
+from node.storage.certificates import (
+    accepted_epochs,
+    former_calls,
+    is_accepted,
+    note_all_keys,
+    present_of,
+    unaccepted,
+)
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.seen import before_named
@@ -217,6 +224,17 @@ def key_alarms(connection: Connection, context: Context) -> list[dict[str, Any]]
         if isinstance(each.said, Revocation)
     ]
     return second + ended
+
+
+def former_machines(connection: Connection) -> list[dict[str, Any]]:
+    """The units in whose name a machine has called whose place another has taken, and when; not those whose key has
+    been ended since."""
+    last = {
+        unit: at_ms
+        for unit, epoch, at_ms in reversed(former_calls(connection))
+        if reason_of(connection, unit, epoch) is None
+    }
+    return [{"unit": unit, "at": last[unit]} for unit in sorted(last)]
 
 
 def waits_for_an_edit(connection: Connection, context: Context) -> bool:

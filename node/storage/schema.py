@@ -205,6 +205,14 @@ node_key = _keyed(
     Column("replaced", Integer, nullable=False, server_default="0"),  # this parent let another machine take its place
 )
 
+# Machines whose place another has taken: when a key of theirs called last. It was refused.
+former_call = _keyed(
+    "_former_call",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 # What this unit's CA was asked to certify for its children: one key may follow a key, and no second one.
 certification = _keyed(
     "_certification",

@@ -111,6 +111,35 @@ def test_a_lost_node_is_built_anew_on_another_machine(line: Cluster, tmp_path: P
     )
 
 
+def test_a_machine_whose_place_another_has_taken_gives_and_gets_nothing(line: Cluster, tmp_path: Path) -> None:
+    """A stolen machine that still runs: its key was good until the unit was recovered elsewhere."""
+    province, stolen = line[PROVINCE], line[DISTRICT]
+    line.start(CENTRE, PROVINCE)
+    enter(stolen, "1", "Nguyễn Thị Một")
+    stolen.sync()
+    token = province.json("invite", "phu-vang", "--recover")["token"]
+    new = Home(tmp_path / "new machine", DISTRICT)
+    new.dongbo("recover", "--from-parent", token)
+    enter(new, "2", "Trần Văn Hai")
+    new.sync()
+    enter(stolen, "3", "Kẻ Trộm")
+    for _ in range(2):
+        refused = stolen.dongbo("sync", code=1)
+        assert "another machine has taken the place of phu-vang.hue.vn" in refused.complaint
+        assert "what is entered here stays on this machine until" in refused.err
+    assert names(stolen) == {"Nguyễn Thị Một", "Kẻ Trộm"}
+    assert names(province) == {"Nguyễn Thị Một", "Trần Văn Hai"}
+    (child,) = [each for each in province.json("status")["children"] if each["unit"] == DISTRICT]
+    assert child["state"] != "failing", "it is not the unit's machine that fails"
+    told = " ".join(province.dongbo("status").out.split())
+    assert "A former machine of phu-vang.hue.vn called at" in told
+    assert "If it was stolen: dongbo revoke phu-vang.hue.vn --old-keys" in told
+    province.dongbo("revoke", DISTRICT, "--old-keys", "--reason", "stolen")
+    assert "hue.vn has ended this key" in stolen.dongbo("sync", code=1).complaint
+    assert "A former machine" not in province.dongbo("status").out
+    new.sync()
+
+
 def test_a_revoked_unit_is_shut_out_and_comes_back_by_invitation(line: Cluster) -> None:
     centre, province, district = line[CENTRE], line[PROVINCE], line[DISTRICT]
     line.start(CENTRE, PROVINCE)
