@@ -59,6 +59,10 @@ class InvitationSpent(RemoteFault):
     default_hint = "ask the parent unit for a new invitation ('dongbo invite')"
 
 
+VOID = b""
+"""Stands in the place of the request that spent an invitation, where another invitation of the unit came first."""
+
+
 class NothingToRecover(LocalFault):
     """The unit has never had a node."""
 
@@ -112,6 +116,7 @@ def _invite(
     else:
         _check_free(connection, unit)
     made = invitations.create(keys, label, name, address, expires)
+    _void_open(connection, unit)
     digest = sha256(made.path[0]).digest()
     execute(
         connection,
@@ -128,6 +133,11 @@ def _invite(
     adopt_units(connection, context)
     note(connection, context, Act.INVITE, {"unit": unit})
     return made
+
+
+def _void_open(connection: Connection, unit: UnitPath) -> None:
+    """No open invitation of a unit is good any more: one left over would let somebody displace its machine."""
+    execute(connection, "UPDATE _invitation SET request = ? WHERE unit = ? AND request IS NULL", (VOID, unit))
 
 
 def _check_free(connection: Connection, unit: UnitPath) -> None:
@@ -172,6 +182,8 @@ def certify_invited(
     if spent_by is not None:
         if spent_by == digest:
             return bytes(response)  # the first answer was lost on the way
+        if spent_by == VOID:
+            raise InvitationSpent(f"this invitation is void: a newer one of {unit} was made, or another one used")
         raise InvitationSpent("this invitation has been used")
     recovers = execute(connection, "SELECT 1 FROM _recovery WHERE certificate = ?", (invitation,)).scalar() is not None
     try:
@@ -203,6 +215,7 @@ def certify_invited(
     execute(
         connection, "UPDATE _invitation SET request = ?, response = ? WHERE certificate = ?", (digest, made, invitation)
     )
+    _void_open(connection, unit)
     note(connection, context, Act.APPROVE if recovers else Act.ENROL, {"unit": unit, "epoch": epoch})
     return made
 

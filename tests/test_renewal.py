@@ -15,7 +15,7 @@ from dongbo.v1 import sync_pb2
 from conflict.values import Epoch
 from node import authority, enrolment, keys, recovery, renewal
 from node.config import AtRest, Ca, load, save
-from node.enrolment import certify_waiting
+from node.enrolment import InvitationSpent, certify_waiting
 from node.invitation import Invitation
 from node.keys import CaKeyAway, KeyFault, KeyStore
 from node.local import Node
@@ -292,6 +292,36 @@ async def invited(family: Family) -> Invitation:
     parent = family.nodes[P]
     parent.config = replace(parent.config, address="nowhere:1")
     return await enrolment.invite(parent, parent.keys, "phu-vang", "", timedelta(hours=1), recover=True)
+
+
+async def recovered(family: Family, given: Invitation, folder: Path) -> None:
+    """The parent's answer to who holds an invitation, on a machine of its own."""
+    parent, life = family.nodes[P], keys.request(folder, D, with_ca=False)
+    wire = sync_pb2.EnrolRequest(node_request=life.node_request, epoch=int(life.epoch, 16))
+    digest, raw = sha256(given.path[0]).digest(), wire.SerializeToString(deterministic=True)
+    answered = await parent.database.write(
+        enrolment.certify_invited, parent.context, parent.keys, given.unit, digest, raw
+    )
+    assert answered is not None
+
+
+async def test_an_invitation_is_void_as_soon_as_a_newer_one_is_made(family: Family, tmp_path: Path) -> None:
+    older, newer = await invited(family), await invited(family)
+    with pytest.raises(InvitationSpent, match="is void") as refused:
+        await recovered(family, older, tmp_path / "older")
+    assert "ask the parent unit for a new invitation" in refused.value.hint
+    await recovered(family, newer, tmp_path / "newer")
+    await recovered(family, newer, tmp_path / "newer")  # the answer was lost on the way
+
+
+async def test_once_an_invitation_is_used_no_other_of_the_unit_displaces_its_machine(
+    family: Family, tmp_path: Path
+) -> None:
+    left_over, used = await invited(family), await invited(family)
+    family.sql(P, "UPDATE _invitation SET request = NULL")  # as older software left them
+    await recovered(family, used, tmp_path / "used")
+    with pytest.raises(InvitationSpent, match="is void"):
+        await recovered(family, left_over, tmp_path / "left over")
 
 
 async def test_a_recovery_that_is_cut_off_is_run_again_with_the_same_invitation(

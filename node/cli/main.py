@@ -28,6 +28,7 @@ from node.cli.registry import registry
 from node.cli.trust import CA_KEY, approve, recover, revoke, rotate
 from node.figures import decimal, number
 from node.messages import say
+from sync_engine.errors import BadInput
 
 
 class Group(click.Group):
@@ -143,6 +144,8 @@ def invite(
     """
     if name is None and not recover:
         raise click.UsageError("Missing option '--name'.")
+    if out is not None and out.exists():
+        raise BadInput(f"{out} is there already", hint="name another file, or take that one away first")
     asked = {"label": label, "name": name, "ttl_hours": ttl_hours, "recover": recover}
     asked["ca_key"] = None if ca_key is None else str(ca_key.resolve())
     made = execute(home, "invite", asked, no_progress)

@@ -142,9 +142,8 @@ def units(connection: Connection, context: Context) -> list[dict[str, Any]]:
     registry = current_registry(connection, context)
     names = dict(tuple(row) for row in execute(connection, "SELECT unit, name FROM _unit"))
     with_node = set(execute(connection, "SELECT DISTINCT unit FROM _certificate").scalars())
-    invited = dict(
-        tuple(row) for row in execute(connection, "SELECT unit, max(expires_ms) FROM _invitation GROUP BY unit")
-    )
+    open_ones = "SELECT unit, max(expires_ms) FROM _invitation WHERE request IS NULL GROUP BY unit"
+    invited = dict(tuple(row) for row in execute(connection, open_ones))
     known = {context.unit, *names, *with_node}
     return [
         {

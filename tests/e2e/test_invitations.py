@@ -95,12 +95,16 @@ def test_a_used_invitation_joins_no_second_machine(parent: Home, tmp_path: Path)
     assert (rows_of(parent), files_of(tmp_path / "first")) == (before, first)
 
 
-def test_a_second_invitation_of_a_unit_is_void_once_the_unit_has_a_node(parent: Home, tmp_path: Path) -> None:
+def test_of_two_invitations_of_a_unit_the_newer_one_is_good(parent: Home, tmp_path: Path) -> None:
     first, second = invited(parent, "mot-nut"), invited(parent, "mot-nut")
-    assert join(tmp_path / "first", first).code == 0
     before = rows_of(parent)
-    assert_refused(join(tmp_path / "second", second), "mot-nut.hue.vn has a node already")
-    assert is_no_node(tmp_path / "second")
+    refused = join(tmp_path / "first", first)
+    assert_refused(refused, "this invitation is void: a newer one of mot-nut.hue.vn was made")
+    assert "ask the parent unit for a new invitation" in refused.err
+    assert is_no_node(tmp_path / "first")
+    assert rows_of(parent) == before
+    assert join(tmp_path / "second", second).code == 0
+    before = rows_of(parent)
     assert_refused(parent.dongbo("invite", "mot-nut", "--name", "Lại", code=1), "mot-nut.hue.vn has a node already")
     assert rows_of(parent) == before
 
@@ -162,6 +166,15 @@ def test_an_invitation_that_cannot_be_is_not_made(parent: Home, name: str) -> No
     (label, *more), word = UNFIT[name]
     before = rows_of(parent)
     assert_refused(parent.dongbo("invite", label, "--name", "Huyện", *more, code=1), word)
+    assert rows_of(parent) == before
+
+
+def test_a_file_that_is_there_is_not_written_over(parent: Home, tmp_path: Path) -> None:
+    before = rows_of(parent)
+    (tmp_path / "moi.txt").write_text("của ai đó")
+    refused = parent.dongbo("invite", "ghi-de", "--name", "Ghi Đè", "--out", str(tmp_path / "moi.txt"), code=1)
+    assert_refused(refused, "moi.txt is there already")
+    assert (tmp_path / "moi.txt").read_text() == "của ai đó"
     assert rows_of(parent) == before
 
 
