@@ -36,12 +36,14 @@ from sync_engine.branches import LostHistory, MayHaveLostHistory, PeerRestored, 
 from sync_engine.errors import (
     BadCertificate,
     BadSignature,
+    Cloned,
     LinkFault,
     LocalFault,
     NotYet,
     RemoteFault,
     Replaced,
     ReplicationError,
+    Revoked,
     RuleBroken,
 )
 from sync_engine.exchange import (
@@ -79,6 +81,8 @@ async def faults_noted(node: Node, peer: str) -> AsyncIterator[None]:
         if isinstance(fault, Replaced) and parent_of(peer) == node.config.unit:
             raise
         await node.database.write(peers.note_failure, peer, node.context.now_ms(), str(fault))
+        if fault.by_peer and isinstance(fault, Cloned | Revoked):
+            await node.database.write(peers.note_refused, peer, node.keys.epoch, fault.code)
         raise
 
 

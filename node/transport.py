@@ -188,7 +188,9 @@ def error_of(error: grpc.aio.AioRpcError, address: str) -> ReplicationError:
                 return TooOften(str(said["message"])[:500], retry_s=min(float(said.get("retry_s", 0)), RETRY_S_MAX))
             kind = getattr(errors, str(said["code"]), Refused)
             if isinstance(kind, type) and issubclass(kind, errors.RemoteFault | LinkFault):
-                return kind(str(said["message"])[:500], hint=str(said["hint"])[:500])
+                fault = kind(str(said["message"])[:500], hint=str(said["hint"])[:500])
+                fault.by_peer = True
+                return fault
             return Refused(str(said["message"])[:500], hint=str(said["hint"])[:500])
         except (ValueError, KeyError, TypeError):
             return Refused("the other side refused without saying why")

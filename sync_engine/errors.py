@@ -24,6 +24,8 @@ class ReplicationError(Exception):
     """``str(error)`` says what is wrong in one line; ``hint`` what the operator can do next."""
 
     default_hint = ""
+    by_peer = False
+    """Whether the other side said so, and not this one of it."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

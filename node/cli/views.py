@@ -120,6 +120,8 @@ def _parent(parent: Mapping[str, Any] | None) -> Text:
     if parent["last_error"]:
         failed = say("status.failed", at=moment(parent["last_error_at"]), error=parent["last_error"])
         text.append("\n" + failed, style="red")
+    if parent.get("refused"):  # when it asks next changes nothing
+        return text
     if planned := _next_call(parent, time.time_ns() // 1_000_000):
         text.append("\n" + planned)
     return text
@@ -212,12 +214,7 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     if status["damaged_batches"]:
         lines.append(say("look.damaged", count=status["damaged_batches"]))
     lines += [say("look.left", **each) for each in status["left_streams"]]
-    began = status.get("new_life_at")
-    if began is not None and _days_since(began) < NEW_LIFE_DAYS:
-        lines.append(say("look.new_life", at=moment(began)))
-    lines += _not_met_since(status, began)
-    if status.get("key", {}).get("new_key_waits"):
-        lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
+    lines += _refused(status) or _life(status)
     for each in status.get("keys", []):
         lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
     lines += _former_machines(status)
@@ -231,6 +228,27 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     skew = parent["clock_skew_ms"] if parent else None
     if skew is not None and abs(skew) > CLOCK_SKEW_MS_MAX:
         lines.append(say("look.clock", minutes=round(abs(skew) / 60_000)))
+    return lines
+
+
+def _refused(status: Mapping[str, Any]) -> list[str]:
+    """The parent takes nothing from this machine: there is only one thing to be said of its key then."""
+    parent = status["parent"]
+    if parent is None or not parent.get("refused"):
+        return []
+    key = "look.refused.revoked" if parent["refused"] == "Revoked" else "look.refused"
+    return [say(key, parent=parent["unit"], label=label_of(status["unit"]["id"]))]
+
+
+def _life(status: Mapping[str, Any]) -> list[str]:
+    """What became of this node's key, and what is still to come. Who ran 'dongbo recover' knows that he did."""
+    began, lines = status.get("new_life_at"), []
+    by_itself = began is not None and began > (status.get("recovered_at") or 0)
+    if began is not None and by_itself and _days_since(began) < NEW_LIFE_DAYS:
+        lines.append(say("look.new_life", at=moment(began)))
+    lines += _not_met_since(status, began)
+    if status.get("key", {}).get("new_key_waits"):
+        lines.append(say("look.new_key", why=status["key"]["why"] or say("look.new_key.asked")))
     return lines
 
 

@@ -50,6 +50,9 @@ async def status(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
         "new_key_waits": pending(node.home) is not None,
         "why": node.renewal_waits,
     }
+    if answer["parent"] is not None:
+        refused = await node.database.read(peers.refused_by, answer["parent"]["unit"], node.keys.epoch)
+        answer["parent"]["refused"] = refused
     answer["caps"] = node.caps.told()
     for child in answer["children"]:
         child["refused_calls"] = node.caps.refused_calls(child["unit"])
@@ -108,6 +111,7 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
         "at_rest": config.at_rest.database,
         "last_backup_at": last_backup_at(connection),
         "new_life_at": last_time_of(connection, Act.NEW_LIFE),
+        "recovered_at": last_time_of(connection, Act.RECOVER),
         "schedule": {
             key: getattr(config.schedule, key) for key in ("every_s", "cron", "windows", "blackout", "rate_kbit_s")
         },

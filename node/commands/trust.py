@@ -14,7 +14,7 @@ from node.keys import KeyStore, pending
 from node.local import Node
 from node.renewal import certify_root
 from node.storage import revocations
-from node.storage.audit import noted
+from node.storage.audit import note, noted
 from node.storage.certifications import waiting
 from sync_engine.audit import Act
 from sync_engine.errors import LinkFault, NotCertifiedYet
@@ -28,7 +28,9 @@ async def rotate(node: Node, _arguments: Mapping[str, Any], progress: Progress) 
 
 async def recover(node: Node, _arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """The same for a node that may have lost history: what is sealed first may have been sealed before."""
-    return await _new_life(node, progress, again=True)
+    done = await _new_life(node, progress, again=True)
+    await node.database.write(note, node.context, Act.RECOVER, {"unit": done["unit"], "epoch": done["epoch"]})
+    return done
 
 
 async def _new_life(node: Node, progress: Progress, *, again: bool) -> dict[str, Any]:

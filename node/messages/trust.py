@@ -17,6 +17,12 @@ ENGLISH: dict[str, str] = {
     " signed waits, and changes nothing. Tell the operator of the unit above at once: its CA key may be stolen.",
     "look.key.revoked": "The key of {unit} was revoked: {reason}",
     "look.key.revoked.mine": "REVOKED: the unit above has ended this node's key: {reason}. Ask its operator.",
+    "look.refused": "REFUSED by {parent}: nothing leaves this machine, for another one is this unit's node now, or went"
+    " on from a copy of this one. What is entered here stays here. If the other is the right one, switch this one off;"
+    " to keep this one: 'dongbo invite {label} --recover' there, then 'dongbo recover --from-parent' here.",
+    "look.refused.revoked": "REVOKED: {parent} has ended this node's key: nothing leaves this machine, and what is"
+    " entered here stays here. Only the operator of {parent} can let it back: 'dongbo invite {label} --recover' there,"
+    " then 'dongbo recover --from-parent' here.",
     "look.former_machine": "A former machine of {unit} called at {at} and was refused: another has taken its place. If"
     " it is the right one: dongbo invite {label} --recover. If it was stolen: dongbo revoke {unit} --old-keys --reason"
     " ...",

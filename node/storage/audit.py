@@ -137,7 +137,8 @@ def recorded(connection: Connection, since_ms: int | None, limit: int | None) ->
 
 def last_time_of(connection: Connection, act: Act) -> int | None:
     """When something was last done here; None for never."""
-    return execute(connection, "SELECT max(time) FROM _audit WHERE act = ?", (act.value,)).scalar()
+    sql = "SELECT max(time) FROM _audit WHERE act = ? AND outcome = ?"
+    return execute(connection, sql, (act.value, DONE)).scalar()
 
 
 def proven(connection: Connection, anchors: Iterable[Anchor]) -> Walk:

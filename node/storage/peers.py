@@ -12,9 +12,12 @@ from sqlalchemy import Connection
 
 from conflict.values import Epoch, UnitPath
 from node.storage.engine import execute
+from node.storage.meta import drop_meta, get_meta, set_meta
 from node.storage.receipts import void
 from node.storage.streams import on_link
 from sync_engine.names import is_shared
+
+REFUSED = "refused-by "
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ def note_met(connection: Connection, unit: UnitPath, skew_ms: int, epoch: Epoch)
 def note_success(connection: Connection, unit: str, now_ms: int, life: Epoch) -> None:
     """A session came to its end, in the present ``life`` of this node."""
     _set(connection, unit, "last_ok_ms = ?, met_in = ?, last_error = NULL, last_error_ms = NULL", (now_ms, life))
+    drop_meta(connection, REFUSED + unit)
 
 
 def is_met(connection: Connection, unit: str, life: Epoch) -> bool:
@@ -60,6 +64,17 @@ def is_met(connection: Connection, unit: str, life: Epoch) -> bool:
 
 def note_failure(connection: Connection, unit: str, now_ms: int, error: str) -> None:
     _set(connection, unit, "last_error = ?, last_error_ms = ?", (error, now_ms))
+
+
+def note_refused(connection: Connection, unit: str, epoch: Epoch, code: str) -> None:
+    """A neighbour takes nothing more from this node's key; that its line breaks later says nothing else."""
+    set_meta(connection, REFUSED + unit, f"{epoch} {code}")
+
+
+def refused_by(connection: Connection, unit: str, epoch: Epoch) -> str | None:
+    """With which error a neighbour refuses the key in use; None while it does not."""
+    of, _, code = (get_meta(connection, REFUSED + unit) or "").partition(" ")
+    return code if code and of == epoch else None
 
 
 def behind(connection: Connection, peer: str, child: str) -> int:

@@ -74,13 +74,18 @@ def test_of_a_home_that_runs_twice_one_goes_on_and_the_other_is_told_how(line: C
     line.start(CENTRE, PROVINCE)
     twin = copy_of(district, tmp_path / "twin")
     assert district.json("rotate")["certified"]
-    refused = twin.dongbo("rotate", code=1)
+    refused = twin.dongbo("recover", code=1)
+    told = " ".join(twin.dongbo("status").out.split())
+    assert "REFUSED by hue.vn: nothing leaves this machine" in told
+    assert "Nothing is to be done" not in told
+    assert "next call" not in told
     assert "copy of one that has gone on" in refused.err
     assert "switch one of the two machines off" in refused.err
     assert "dongbo recover --from-parent" in refused.err
     token = province.json("invite", "phu-vang", "--recover")["token"]
     kept = twin.json("recover", "--from-parent", token)
     assert kept["unit"] == DISTRICT
+    assert "look here" not in twin.dongbo("status").out, "who let it back knows why it has a new key"
     enter(twin, "7", "Phạm Văn Bảy")
     twin.sync()
     assert "Phạm Văn Bảy" in names(province)
@@ -127,6 +132,9 @@ def test_a_machine_whose_place_another_has_taken_gives_and_gets_nothing(line: Cl
         refused = stolen.dongbo("sync", code=1)
         assert "another machine has taken the place of phu-vang.hue.vn" in refused.complaint
         assert "what is entered here stays on this machine until" in refused.err
+    told = " ".join(stolen.dongbo("status").out.split())
+    assert "REFUSED by hue.vn: nothing leaves this machine" in told
+    assert "'dongbo invite phu-vang --recover' there, then 'dongbo recover --from-parent' here" in told
     assert names(stolen) == {"Nguyễn Thị Một", "Kẻ Trộm"}
     assert names(province) == {"Nguyễn Thị Một", "Trần Văn Hai"}
     (child,) = [each for each in province.json("status")["children"] if each["unit"] == DISTRICT]
@@ -153,6 +161,9 @@ def test_a_revoked_unit_is_shut_out_and_comes_back_by_invitation(line: Cluster) 
     refused = district.dongbo("sync", code=1)
     assert "hue.vn has ended this key of phu-vang.hue.vn: the machine was stolen" in refused.err
     assert "ask the parent unit" in refused.err
+    told = " ".join(district.dongbo("status").out.split())
+    assert "REVOKED: hue.vn has ended this node's key: nothing leaves this machine" in told
+    assert "next try" not in told
     province.sync()
     (child,) = [each for each in province.json("status")["children"] if each["unit"] == DISTRICT]
     assert child["state"] == "revoked"
