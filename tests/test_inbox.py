@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from conflict.values import Epoch, Head, StreamId, UnitPath
+from node.cli.views import told_of_left
 from node.storage.engine import execute
 from node.storage.inbox import REMAINDER_NOTES, SealFirst, Taken, refuse, take, take_proof
 from node.storage.proving import verify
@@ -283,6 +284,9 @@ def test_two_batches_at_one_number_freeze_that_stream_and_the_proof_is_kept(
     assert proof == [(one.header_bytes, one.signature, other.header_bytes, other.signature)]
     assert notes(hue) == [("1", "one")]
     assert left(hue) == [(str(vang.id), "frozen")]
+    (told,) = hue.look(lambda connection, _context: left_streams(connection))
+    assert told_of_left(told).startswith(f"What {VANG} signs is frozen: two batches at number 2")
+    assert "whether two machines run; see docs/trust.md, A copy" in told_of_left(told)
     root = Stream(world, ROOT).certify(hue)
     seen = [first.head, one.head]
     assert hue.take(root.batch(rows(MEMBER, ("1", 30, {"note": "root"})), seen=seen[1:]).data) is Taken.APPLIED

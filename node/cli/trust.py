@@ -98,14 +98,15 @@ def _show_life(done: Mapping[str, Any], as_json: bool, key: str) -> None:
 def revoke(home: Path, as_json: bool, unit: str, reason: str, old_keys: bool) -> None:
     """On the parent: end the keys of a unit whose machine was stolen or misused.
 
-    UNIT is its full name, such as phu-vang.hue.vn. What this node holds of it so far stays valid; what its keys sign
-    from now on waits everywhere and changes nothing. 'dongbo invite LABEL --recover' lets the unit come back.
+    UNIT is its full name, such as phu-vang.hue.vn, or its short one. What this node holds of it so far stays valid;
+    what its keys sign from now on waits everywhere and changes nothing. 'dongbo invite LABEL --recover' lets the unit
+    come back.
     """
     done = execute(home, "revoke", {"unit": unit, "reason": reason, "old_keys": old_keys}, no_progress)
     if as_json:
         show_json(done)
         return
-    click.echo(say("revoke.done", **done))
+    click.echo(say("revoke.done.former" if old_keys else "revoke.done", **done))
     if not old_keys:
         click.echo(say("revoke.next", label=unit.partition(".")[0], **done))
 

@@ -213,11 +213,9 @@ def attention(status: Mapping[str, Any]) -> list[str]:
         lines.append(say("look.waiting", count=status["waiting_batches"], causes=causes))
     if status["damaged_batches"]:
         lines.append(say("look.damaged", count=status["damaged_batches"]))
-    lines += [say("look.left", **each) for each in status["left_streams"]]
+    lines += dict.fromkeys(map(told_of_left, status["left_streams"]))
     lines += _refused(status) or _life(status)
-    for each in status.get("keys", []):
-        lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
-    lines += _former_machines(status)
+    lines += _keys(status) + _former_machines(status)
     if status.get("counts_with_next_edit"):
         lines.append(say("look.next_edit"))
     lines += [say("look.held_back", **each) for each in status.get("held_back", [])]
@@ -229,6 +227,25 @@ def attention(status: Mapping[str, Any]) -> list[str]:
     if skew is not None and abs(skew) > CLOCK_SKEW_MS_MAX:
         lines.append(say("look.clock", minutes=round(abs(skew) / 60_000)))
     return lines
+
+
+def _keys(status: Mapping[str, Any]) -> list[str]:
+    """Keys that somebody must look after. Of former ones that have ended while the unit goes on, one line tells; of the
+    own one that the parent refuses, another line does."""
+    lines, former = [], dict[str, None]()
+    is_told = bool(_refused(status))
+    for each in status.get("keys", []):
+        if each["what"] == "revoked" and each["goes_on"] and not each["mine"]:
+            former[each["unit"]] = None
+        elif not (each["mine"] and each["what"] == "revoked" and is_told):
+            lines.append(say(f"look.key.{each['what']}" + (".mine" if each["mine"] else ""), **each))
+    return [*lines, say("look.key.former", units=", ".join(former))] if former else lines
+
+
+def told_of_left(each: Mapping[str, str]) -> str:
+    """Batches of a unit that are left, and whom to ask."""
+    of = each["unit"] if each["unit"] == each["scope"] else f"{each['unit']} ({each['scope']})"
+    return say("look.left.frozen" if each["state"] == "frozen" else "look.left", **{**each, "unit": of})
 
 
 def _refused(status: Mapping[str, Any]) -> list[str]:

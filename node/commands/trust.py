@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from conflict.values import UnitPath
 from node.commands import Progress
 from node.commands.exchange import sync
 from node.enrolment import certify_waiting
@@ -61,7 +62,7 @@ def keys_of(node: Node, arguments: Mapping[str, Any]) -> KeyStore:
 
 async def revoke(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     """End a child's keys; running sessions end within seconds."""
-    unit, reason = check_unit(str(arguments["unit"])), str(arguments["reason"])
+    unit, reason = _child_of(node.config.unit, str(arguments["unit"])), str(arguments["reason"])
     ended = await node.database.write(
         noted(revocations.revoke, Act.REVOKE, {"unit": unit}),
         node.context,
@@ -71,6 +72,11 @@ async def revoke(node: Node, arguments: Mapping[str, Any], _progress: Progress) 
         keep_present=bool(arguments.get("old_keys")),
     )
     return {"unit": unit, "epochs": ended, "reason": reason}
+
+
+def _child_of(parent: UnitPath, said: str) -> UnitPath:
+    """A unit by its full path or, as 'invite' takes it, by its label. Raises BadName."""
+    return check_unit(said if "." in said or said == parent else f"{said}.{parent}")
 
 
 async def approve(node: Node, arguments: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:

@@ -73,7 +73,9 @@ ENGLISH = {
     "look.conflicts": "Conflicts that wait for a decision: {count}. Settle them with 'dongbo conflicts review'.",
     "look.held": "Values held aside: {count}. See 'dongbo quarantine'.",
     "look.waiting": "Batches that wait: {count}, for {causes}.",
-    "look.left": "{stream} is {state}: {reason}.",
+    "look.left": "What {unit} signs is {state}: {reason}.",
+    "look.left.frozen": "What {unit} signs is frozen: {reason}. Ask the unit whether two machines run; see"
+    " docs/trust.md, A copy.",
     "look.set_aside": "{table}/{key} of {unit} stays here and does not travel: {reason}.",
     "look.clock": "This machine's clock is {minutes} minutes off the parent's: set it.",
     "unit.has_node": "has a node",

@@ -23,6 +23,7 @@ ENGLISH: dict[str, str] = {
     "look.refused.revoked": "REVOKED: {parent} has ended this node's key: nothing leaves this machine, and what is"
     " entered here stays here. Only the operator of {parent} can let it back: 'dongbo invite {label} --recover' there,"
     " then 'dongbo recover --from-parent' here.",
+    "look.key.former": "Former keys of {units} ended; the present ones go on.",
     "look.former_machine": "A former machine of {unit} called at {at} and was refused: another has taken its place. If"
     " it is the right one: dongbo invite {label} --recover. If it was stolen: dongbo revoke {unit} --old-keys --reason"
     " ...",
@@ -41,6 +42,7 @@ ENGLISH: dict[str, str] = {
     "state.revoked": "revoked",
     # the commands
     "revoke.done": "The keys of {unit} have ended. What came from it until now stays valid.",
+    "revoke.done.former": "Former keys of {unit} ended; the present one goes on.",
     "revoke.next": "To let it come back with new keys: dongbo invite {label} --recover",
     "approve.nothing": "Nothing waits for the CA key.",
     "approve.done": "{unit} is certified; its node fetches the certificate with its next call.",

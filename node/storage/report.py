@@ -98,7 +98,13 @@ def newer_registries(connection: Connection, context: Context) -> list[dict[str,
 def left_streams(connection: Connection) -> list[dict[str, str]]:
     """Streams of which nothing more is taken: forks (frozen) and broken rules (refused)."""
     return [
-        {"stream": str(row.stream), "state": row.state, "reason": row.reason or ""}
+        {
+            "stream": str(row.stream),
+            "unit": row.stream.origin,
+            "scope": row.stream.scope,
+            "state": row.state,
+            "reason": row.reason or "",
+        }
         for row in streams(connection)
         if row.state in (FROZEN, REFUSED)
     ]

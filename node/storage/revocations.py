@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
+from node.figures import day_and_time
 from node.keys import KeyStore
 from node.messages import say
 from node.storage.audit import note
@@ -64,13 +65,21 @@ def revoke(
     elif keep_present:
         present = present_of(connection, unit)
         epochs = [epoch for epoch in epochs if epoch != present]
+    ended = [each for epoch in epochs for each in revocations_of(connection, unit, epoch)]
     epochs = [epoch for epoch in epochs if reason_of(connection, unit, epoch) is None]
+    if not epochs and ended:
+        last = max(ended, key=lambda each: each.time_ms)
+        what = "the former keys of " if keep_present else ""
+        raise CannotRevoke(
+            f"{what}{unit} already revoked on {day_and_time(last.time_ms)}: {last.reason}",
+            hint="to let it come back with new keys: dongbo invite LABEL --recover",
+        )
     if not epochs:
         raise CannotRevoke(
             f"{unit} has no key here that could be revoked", hint="'dongbo units' shows which units have a node"
         )
     for epoch in epochs:
-        last = [
+        heads = [
             head for stream, head in held_heads(connection).items() if (stream.origin, stream.epoch) == (unit, epoch)
         ]
         ends = Revocation(
@@ -78,7 +87,7 @@ def revoke(
             unit=unit,
             epoch=epoch,
             reason=reason,
-            last=tuple(sorted(last)),
+            last=tuple(sorted(heads)),
             signer=keys.unit,
             signer_epoch=keys.epoch,
             time_ms=context.now_ms(),
@@ -207,9 +216,17 @@ def quarantined(connection: Connection) -> list[dict[str, Any]]:
 
 
 def key_alarms(connection: Connection, context: Context) -> list[dict[str, Any]]:
-    """Second keys that nobody has signed for, and revoked ones, as status tells them; ``mine``: of this very unit."""
+    """Second keys that nobody has signed for, and revoked ones, as status tells them; ``mine``: of this very unit;
+    ``goes_on``: with another key."""
     second = [
-        {"unit": unit, "epoch": epoch, "what": "second key", "reason": "", "mine": unit == context.unit}
+        {
+            "unit": unit,
+            "epoch": epoch,
+            "what": "second key",
+            "reason": "",
+            "mine": unit == context.unit,
+            "goes_on": True,
+        }
         for unit, epoch in unaccepted(connection)
     ]
     ended = [
@@ -219,6 +236,7 @@ def key_alarms(connection: Connection, context: Context) -> list[dict[str, Any]]
             "what": "revoked",
             "reason": each.said.reason,
             "mine": each.said.unit == context.unit and each.said.epoch == context.epoch,
+            "goes_on": not is_out(connection, each.said.unit),
         }
         for each in said(connection, REVOCATION)
         if isinstance(each.said, Revocation)

@@ -142,9 +142,14 @@ def test_a_machine_whose_place_another_has_taken_gives_and_gets_nothing(line: Cl
     told = " ".join(province.dongbo("status").out.split())
     assert "A former machine of phu-vang.hue.vn called at" in told
     assert "If it was stolen: dongbo revoke phu-vang.hue.vn --old-keys" in told
-    province.dongbo("revoke", DISTRICT, "--old-keys", "--reason", "stolen")
+    revoke = ("revoke", "phu-vang", "--old-keys", "--reason", "stolen")
+    assert province.dongbo(*revoke).out == "Former keys of phu-vang.hue.vn ended; the present one goes on.\n"
+    assert "the former keys of phu-vang.hue.vn already revoked on" in province.dongbo(*revoke, code=1).complaint
     assert "hue.vn has ended this key" in stolen.dongbo("sync", code=1).complaint
-    assert "A former machine" not in province.dongbo("status").out
+    told = province.dongbo("status").out
+    assert "A former machine" not in told
+    assert "Former keys of phu-vang.hue.vn ended; the present ones go on." in told
+    assert told.count("look here") == 1
     new.sync()
 
 
