@@ -70,7 +70,7 @@ def test_a_whole_batch_is_kept_before_its_version_comes_by_those_who_may_read_it
 
 def test_a_session_goes_on_without_a_stream_that_cannot_be_judged(world: World) -> None:
     hue, root = world.node(HUE), world.node(ROOT)
-    newer, stream = of_version(PRIVATE, world, hue)
+    newer, stream = of_version(PRIVATE, world, hue, root)
     made = stream.batch(rows(newer.tables["member"], ("1", 10, {**PERSON, "nick_name": "Út"}), new=True))
     hue.take(made.data)
     hue.context.registries[2] = newer  # a relay that knows the version, to a parent that does not
