@@ -129,7 +129,7 @@ async def _renew(node: Node, parent: UnitPath, near: str) -> None:
     channel = _channel(node, parent, near)
     try:
         await _connected(channel, address)
-        request = renewal.request_of(node)
+        request = await renewal.request_of(node)
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RENEW)
         response = await method(request, timeout=CONNECT_S)
         await renewal.install(node, request, response)

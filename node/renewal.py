@@ -37,6 +37,7 @@ from node.storage.certificates import (
     may_be_followed,
     note_all_keys,
     path_of,
+    time_of_next,
 )
 from node.storage.certifications import Asked, answer_to, note_asked
 from node.storage.context import Context
@@ -86,14 +87,15 @@ def may_ask_again(node: Node) -> bool:
     return key_files.pending(node.home) is not None and not node.renewal_waits
 
 
-def request_of(node: Node) -> bytes:
+async def request_of(node: Node) -> bytes:
     """What to ask: a certificate for the life that waits, to which the key in place hands over; else for that key."""
     waiting = key_files.pending(node.home)
     if waiting is None:
         request = authority.node_request(node.keys.unit, node.keys.epoch, node.keys.key)
         wire = sync_pb2.RenewRequest(node_request=request, epoch=epoch_to_wire(node.keys.epoch))
     else:
-        said = _signed(node.keys, node.context, waiting.unit, waiting.epoch, waiting.key.public_key())
+        time_ms = await node.database.read(time_of_next, waiting.unit, node.context.now_ms())
+        said = _signed(node.keys, waiting.unit, waiting.epoch, waiting.key.public_key(), time_ms)
         wire = sync_pb2.RenewRequest(
             node_request=waiting.node_request,
             ca_request=waiting.ca_request,
@@ -138,7 +140,7 @@ async def certify_root(node: Node, now: datetime, keys: KeyStore | None = None) 
     its CA key is elsewhere."""
     if parent_of(node.keys.unit) is not None or not is_due(node, now):
         return False
-    request = request_of(node)
+    request = await request_of(node)
     wire = sync_pb2.RenewRequest.FromString(request)
     epoch = epoch_from_wire(wire.epoch)
     node.renewal_asked = now
@@ -268,9 +270,7 @@ def certify(
 # --- statements ------------------------------------------------------------------------------------------------------
 
 
-def _signed(
-    keys: KeyStore, context: Context, unit: UnitPath, epoch: Epoch, key: ec.EllipticCurvePublicKey
-) -> Statement:
+def _signed(keys: KeyStore, unit: UnitPath, epoch: Epoch, key: ec.EllipticCurvePublicKey, time_ms: int) -> Statement:
     """A handover, signed under the certificate in place: that of a life that waits would prove nothing yet."""
     said = Handover(
         tree_id=keys.tree_id,
@@ -279,7 +279,7 @@ def _signed(
         key_sha256=key_hash(key),
         signer=keys.unit,
         signer_epoch=keys.epoch,
-        time_ms=context.now_ms(),
+        time_ms=time_ms,
     )
     body = body_of(said)
     return Statement(HANDOVER, body, keys.signer()(HANDOVER, body))
@@ -303,7 +303,7 @@ def name_child(connection: Connection, context: Context, keys: KeyStore, unit: U
     path = path_of(connection, unit, epoch)
     assert path is not None  # noqa: S101 - the caller has seen it
     key = verify_node_path(path, context.tree_id).public_key
-    said = _signed(keys, context, unit, epoch, key)
+    said = _signed(keys, unit, epoch, key, context.now_ms())
     keep(connection, context, said)
     return said
 

@@ -194,7 +194,7 @@ class Family:
         node = self.nodes[name]
         if not renewal.is_due(node, datetime.now(UTC)):
             return
-        request = renewal.request_of(node)
+        request = await renewal.request_of(node)
         try:
             await renewal.install(node, request, await renewal.answer(parent, node.keys.certified, request))
         except Cloned:

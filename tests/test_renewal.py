@@ -25,7 +25,7 @@ from node.storage.certifications import waiting
 from sync_engine.batch import epoch_to_wire
 from sync_engine.errors import BadCertificate, BadSignature, Cloned, LinkFault, NotCertifiedYet, RemoteFault, Revoked
 from sync_engine.handover import key_hash
-from sync_engine.statements import HANDOVER, Handover, body_of
+from sync_engine.statements import HANDOVER, Handover, body_of, parse
 from tests.lives import Family
 
 D, P, C = "phu-vang.hue.vn", "hue.vn", "vn"
@@ -60,7 +60,7 @@ async def test_a_certificate_that_nears_its_end_is_renewed_and_keeps_its_key(
     assert not renewal.is_due(child, NOW)
     assert renewal.is_due(child, NEAR_ITS_END)
     before = child.keys
-    request = renewal.request_of(child)
+    request = await renewal.request_of(child)
     await renewal.install(child, request, await ask(child, parent, request))
     assert child.keys.key.public_key() == before.key.public_key()
     assert (child.keys.epoch, child.context.epoch) == (before.epoch, before.epoch)
@@ -88,20 +88,33 @@ async def begun(family: Family, name: str = D) -> Node:
 
 async def test_a_lost_answer_is_given_again(family: Family) -> None:
     child, parent = await begun(family), family.nodes[P]
-    first = await ask(child, parent, renewal.request_of(child))
-    again = renewal.request_of(child)  # signed anew: other bytes
+    first = await ask(child, parent, await renewal.request_of(child))
+    again = await renewal.request_of(child)  # signed anew: other bytes
     assert await ask(child, parent, again) == first
     await renewal.install(child, again, first)
     assert keys.pending(child.home) is None
     assert child.keys.epoch == child.context.epoch
 
 
+async def test_a_clock_that_is_behind_does_not_make_what_led_to_a_key_its_follower(family: Family) -> None:
+    """Else the node would begin a new life with each session."""
+    child, parent = await begun(family), family.nodes[P]
+    child.context.now_ms = lambda: 5
+    request = await renewal.request_of(child)
+    await renewal.install(child, request, await ask(child, parent, request))
+    said = parse(renewal._statement(sync_pb2.RenewRequest.FromString(request).handover))
+    assert said.time_ms > max(each for (each,) in family.sql(P, "SELECT time FROM _statement WHERE signer = ?", P))
+    life = child.context.epoch
+    await family.rounds(2)
+    assert child.context.epoch == life
+
+
 async def test_one_key_is_followed_by_one_key(family: Family) -> None:
     child, parent = await begun(family), family.nodes[P]
-    await ask(child, parent, renewal.request_of(child))
+    await ask(child, parent, await renewal.request_of(child))
     keys.request(child.home, D, with_ca=False, fresh=True)  # another life of the same key: a copied home
     with pytest.raises(Cloned, match="copy of one that has gone on") as refused:
-        await ask(child, parent, renewal.request_of(child))
+        await ask(child, parent, await renewal.request_of(child))
     assert "recover --from-parent" in refused.value.hint
 
 
@@ -169,13 +182,13 @@ SPOILED: dict[str, Spoil] = {
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
 async def test_a_request_that_proves_too_little_is_refused_and_changes_nothing(family: Family, spoil: Spoil) -> None:
     child, parent = await begun(family), family.nodes[P]
-    wire = sync_pb2.RenewRequest.FromString(renewal.request_of(child))
+    wire = sync_pb2.RenewRequest.FromString(await renewal.request_of(child))
     spoil(wire, child, family)
     with pytest.raises(RemoteFault) as refused:
         await ask(child, parent, wire.SerializeToString())
     assert isinstance(refused.value, BadCertificate | BadSignature) or refused.value.code in ("Malformed", "OutOfScope")
     assert family.sql(P, "SELECT count(*) FROM _node_key WHERE unit = ?", D) == [(1,)]
-    good = renewal.request_of(child)
+    good = await renewal.request_of(child)
     await renewal.install(child, good, await ask(child, parent, good))
 
 
@@ -202,9 +215,9 @@ async def test_requests_wait_for_the_ca_key_and_the_last_one_is_certified(family
     take_away(parent, tmp_path / "ca.key")
     for _ in range(2):
         with pytest.raises(NotCertifiedYet):
-            await ask(child, parent, renewal.request_of(child))
+            await ask(child, parent, await renewal.request_of(child))
         keys.request(child.home, D, with_ca=False, fresh=True)
-    last = renewal.request_of(child)
+    last = await renewal.request_of(child)
     with pytest.raises(NotCertifiedYet):
         await ask(child, parent, last)
     (asked,) = await parent.database.read(waiting)
@@ -223,9 +236,9 @@ async def test_a_ca_key_on_a_disk_that_is_put_in_is_used_at_once(family: Family,
     parent = await family.open(P)
     child = await begun(family)
     with pytest.raises(NotCertifiedYet):
-        await ask(child, parent, renewal.request_of(child))
+        await ask(child, parent, await renewal.request_of(child))
     (tmp_path / "ca.key").rename(tmp_path / "stick" / "ca.key")
-    request = renewal.request_of(child)
+    request = await renewal.request_of(child)
     await renewal.install(child, request, await ask(child, parent, request))
     assert child.keys.epoch == child.context.epoch
 
@@ -251,7 +264,7 @@ async def test_a_revoked_key_gets_no_certificate(family: Family) -> None:
     child, parent = await begun(family), family.nodes[P]
     await revoke(family)
     with pytest.raises(Revoked, match="stolen"):
-        await ask(child, parent, renewal.request_of(child))
+        await ask(child, parent, await renewal.request_of(child))
 
 
 async def test_who_had_merged_more_than_the_parent_held_vouches_for_it_with_its_next_edit(family: Family) -> None:

@@ -18,7 +18,7 @@ from node.storage.context import Context
 from node.storage.engine import execute
 from sync_engine.certificates import Certified, tree_id_of, verify_node_path
 from sync_engine.errors import BadCertificate, Replaced
-from sync_engine.frames import Statement
+from sync_engine.frames import TIME_MS_MAX, Statement
 from sync_engine.handover import Known, accepted, is_by_parent, key_hash
 from sync_engine.names import parent_of
 from sync_engine.statements import HANDOVER, Handover, parse
@@ -120,6 +120,12 @@ def followers_of(connection: Connection, unit: UnitPath, epoch: Epoch) -> set[Ep
     since = [signed[each] for each in line & signed.keys()] + [each.time_ms for each in own if each.epoch in line]
     later = {each for each, time_ms in signed.items() if since and time_ms > max(since)}
     return later | {each.epoch for each in own if each.signer_epoch == epoch}
+
+
+def time_of_next(connection: Connection, unit: UnitPath, now_ms: int) -> int:
+    """When a key of a unit hands over to the next one, in milliseconds: past all that is signed for its keys, whatever
+    the clock says. Else what its parent has signed by a clock that is ahead would follow the new key for ever."""
+    return min(max([now_ms, *(each.time_ms + 1 for each in _proven(connection, unit))]), TIME_MS_MAX)
 
 
 def _line_of(own: Iterable[Handover], epoch: Epoch) -> set[Epoch]:

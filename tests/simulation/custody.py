@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from conflict.values import UnitPath
 from node import renewal
-from node.storage.certificates import epoch_of, keep_path, mark_mine, path_of
+from node.storage.certificates import epoch_of, keep_path, mark_mine, path_of, time_of_next
 from node.storage.context import Context
 from node.storage.statements import keep
 from sync_engine.certificates import verify_node_path
@@ -139,6 +139,7 @@ class Custody:
 
 def handover(signer: Process, life: Identity, by: Identity) -> Statement:
     """Under the certificate in place: that of a life that waits would prove nothing yet."""
+    now = signer.now_ms()
     said = Handover(
         tree_id=IDENTITIES.tree_id,
         unit=UnitPath(life.unit),
@@ -146,7 +147,7 @@ def handover(signer: Process, life: Identity, by: Identity) -> Statement:
         key_sha256=key_hash(IDENTITIES.public(life.unit, life.epoch)),
         signer=UnitPath(signer.unit),
         signer_epoch=by.epoch,
-        time_ms=signer.now_ms(),
+        time_ms=signer.look(time_of_next, UnitPath(life.unit), now) if signer.unit == life.unit else now,
     )
     body = body_of(said)
     return Statement(HANDOVER, body, by.sign(HANDOVER, body))

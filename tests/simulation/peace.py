@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from node.storage.digests import digest_scope
+from sync_engine.batch import NO_PREV, parse_batch
 from sync_engine.names import parent_of
 from tests.simulation.checks import check_disk, require
 from tests.simulation.following import Observer
@@ -33,6 +34,8 @@ class Peace:
         self.nodes, self.truth, self.observer, self.rng, self.count = nodes, truth, observer, rng, count
         self.must_stay: set[bytes] = set()
         """Batches that some disk had when it became quiet, each by its first name."""
+        self.waits_for_ever: set[bytes] = set()
+        """See ``_wait_for_what_is_gone``."""
         self.is_hostile = False
         """Whether an origin of this run breaks rules with its own key."""
         self.digests: dict[tuple[str, str], dict[str, bytes]] = {}
@@ -42,12 +45,35 @@ class Peace:
         stored = (digest for node in self.nodes.values() for (digest,) in node.query("SELECT hash FROM _batch"))
         self.must_stay = {self.truth.first(digest) for digest in stored}
 
+    def _wait_for_what_is_gone(self) -> set[bytes]:
+        """By their first names, the batches that wait for one that was on several disks, and is on none any more. They
+        are kept, and status says what they wait for; merged without it they would drive out what nobody has seen."""
+        known = {
+            digest
+            for node in self.nodes.values()
+            for table in ("_batch", "_repeat", "_stray")
+            for (digest,) in node.query(f"SELECT hash FROM {table}")
+        }
+        waiting = {
+            digest: {head.hash for head in header.seen_delta} | ({header.prev} - {NO_PREV})
+            for node in self.nodes.values()
+            for digest, data in node.query("SELECT hash, data FROM _batch WHERE state = 'waiting'")
+            for header in [parse_batch(data).header]
+        }
+        gone, more = set[bytes](), {digest for digest, causes in waiting.items() if causes - known}
+        while more:
+            gone |= more
+            more = {digest for digest, causes in waiting.items() if causes & gone} - gone
+        for _ in gone:
+            self.count("waits for what is gone")
+        return {self.truth.first(digest) for digest in gone}
+
     def _nothing_lost(self, node: Process) -> None:
         """I1: what some disk had when it became quiet is merged everywhere where it may be."""
         applied = self.truth.nodes[node.name].applied
         lost = {
             digest
-            for digest in self.must_stay - applied
+            for digest in self.must_stay - applied - self.waits_for_ever
             if holds(node.unit, self.truth.scopes[digest]) and digest in self.truth.batches
         }
         require(
@@ -60,6 +86,7 @@ class Peace:
             NodeCheck(node, self.truth, self.count, self.nodes.values(), self.observer.restored).run()
 
     def check(self) -> None:
+        self.waits_for_ever = self._wait_for_what_is_gone()
         self.check_nodes()
         for node in self.nodes.values():
             check_disk(node)
@@ -138,7 +165,8 @@ class Peace:
             if self._may_be_left:
                 same = is_frozen(mine, theirs) or (mine and mine[:2]) == (theirs and theirs[:2])
             else:
-                same = mine == theirs and not is_frozen(mine) and mine is not None and mine[0] == mine[2]
+                same = mine == theirs and not is_frozen(mine) and mine is not None
+                same = same and (mine[0] == mine[2] or bool(self.waits_for_ever))
             require(bool(same), lambda s=stream, m=mine, t=theirs: f"I16: {one.unit} {m}, {other.unit} {t} in {s}")  # type: ignore[misc]
         for row in (*both[0].values(), *both[1].values()):
             if is_frozen(row):
