@@ -91,7 +91,7 @@ def withholding(world: World, unit: str, from_above: str, *, heartbeats_too: boo
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("node.storage.outbox.held_on_link", fewer)
-        patch.setattr("node.session.held_on_link", fewer)
+        patch.setattr("node.shipping.held_on_link", fewer)
         if heartbeats_too:
             patch.setattr("node.storage.outbox.digests_on_link", fewer_digests)
             patch.setattr("node.telling.digests_on_link", fewer_digests)

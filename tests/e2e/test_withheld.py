@@ -12,7 +12,7 @@ from tests.e2e.writing import write_members
 
 KEEPS_BACK = """
 import sys
-import node.session
+import node.shipping
 from node.cli.main import main
 from node.storage import outbox
 
@@ -26,7 +26,7 @@ def held_on_link(connection, context, child):
         return found
     return {stream: told.setdefault(stream, head) if stream.origin == unit else head for stream, head in found.items()}
 
-outbox.held_on_link = node.session.held_on_link = held_on_link
+outbox.held_on_link = node.shipping.held_on_link = held_on_link
 main()
 """
 """The product, run by somebody who has changed it: what one unit makes from now on it keeps from its parent."""
