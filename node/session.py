@@ -110,7 +110,7 @@ class Session:
         self._teller: Teller
         self._shipper: Shipper
         self._doubted = list[Head]()
-        self._some_wait = False
+        self._some_wait = self._left_own = False
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exchange: Exchange
 
@@ -149,9 +149,8 @@ class Session:
             raise LinkFault(f"{self.peer} ended the session early")
         if self._some_wait:  # what was held back may have been vouched for by what came after it
             await self.node.apply_ready()
-        await self.node.database.write(
-            peers.note_success, self.peer, self.node.context.now_ms(), self.node.context.epoch
-        )
+        life = None if self._left_own else self.node.context.epoch
+        await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms(), life)
         self.summary.seconds = time.monotonic() - began
         return self.summary
 
@@ -292,6 +291,7 @@ class Session:
     async def _store(self, verified: Verified) -> None:
         outcome = await self.node.take(verified)
         batch = verified.batch
+        self._left_own |= outcome.taken is Taken.GAP and verified.is_own and not verified.lacks
         del verified  # what was unpacked is done with
         self._turn.put_away()
         self.summary.applied_rows += outcome.applied.rows

@@ -7,17 +7,21 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from conflict.values import Epoch
 from node.cli import main as cli
 from node.cli import proof as proof_cli
 from node.storage.certificates import keep_path
-from node.storage.inbox import Taken
+from node.storage.inbox import Taken, take
 from node.storage.lost import say_lost
 from node.storage.outbox import for_peer, sendable
+from node.storage.peers import note_success
+from node.storage.proving import verify
 from node.storage.statements import keep, said
 from sync_engine.batch import SealedBatch, encode_batch, parse_batch
 from sync_engine.errors import BadSignature, NotYet
+from sync_engine.registry import parse_registry
 from sync_engine.statements import LOST
-from tests.forging import PERSON, rows
+from tests.forging import PERSON, Stream, rows
 from tests.test_mixed_versions import PRIVATE, by_hand, of_version, waits_for
 from tests.test_registry_change import AWARDS, publish
 from tests.test_sealing import insert
@@ -164,3 +168,21 @@ def test_what_its_origin_calls_lost_may_be_missing_and_nothing_else(world: World
             top.take(without(batch, *more))
     assert top.take(without(batch, "note")) is Taken.APPLIED
     assert top.sql("SELECT note, phone FROM member") == [(None, "0901")]
+
+
+def test_what_was_judged_in_one_life_is_not_taken_in_the_next(world: World) -> None:
+    """The child whose rows these are was met in the life before: it may have sent the batch whole, too early."""
+    hue = world.node(HUE)
+    mine = Stream(world, HUE)
+    made = mine.batch(
+        rows(parse_registry(world.registry).tables["member"], ("1", 10, {**PERSON, "phone": "0901"}), new=True)
+    )
+    hue.context.epoch = Epoch("f" * 16)
+    with hue.write() as connection:
+        note_success(connection, VANG, 1, hue.context.epoch)
+        verified = verify(connection, hue.context, without(made, "phone"), ROOT)
+        assert verified.lacks
+        assert not verified.may_come_whole
+    hue.context.epoch = Epoch("e" * 16)
+    with hue.write() as connection:
+        assert take(connection, hue.context, verified).taken is Taken.GAP

@@ -141,14 +141,16 @@ def _answered(connection: Connection, context: Context, verified: Verified, row:
     """What needs no place in the stream: what is known, what may still come whole, what was wanted back, and what tells
     this node that it lost history."""
     head = verified.batch.head
+    is_stale = verified.is_own and bool(verified.lacks) and verified.life != context.epoch
+    may_come_whole = verified.may_come_whole or is_stale
     if not is_wanted(connection, head.hash):
         if is_stored(connection, head.hash) or is_said_again(connection, head.hash):
             return Outcome(Taken.KNOWN, row.held, Applied())
-        if verified.may_come_whole:
+        if may_come_whole:
             return Outcome(Taken.GAP, row.held, Applied())
         is_unknown = verified.is_own and head.stream.epoch == context.epoch
         return Outcome(Taken.OWN, row.held, Applied()) if is_unknown else None
-    if verified.may_come_whole:
+    if may_come_whole:
         return Outcome(Taken.GAP, row.held, Applied())
     if verified.is_own or not verified.lacks:
         put_back(connection, context, verified.batch)

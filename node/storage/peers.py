@@ -51,8 +51,9 @@ def note_met(connection: Connection, unit: UnitPath, skew_ms: int, epoch: Epoch)
     _set(connection, unit, "clock_skew_ms = ?", (skew_ms,))
 
 
-def note_success(connection: Connection, unit: str, now_ms: int, life: Epoch) -> None:
-    """A session came to its end, in the present ``life`` of this node."""
+def note_success(connection: Connection, unit: str, now_ms: int, life: Epoch | None) -> None:
+    """A session came to its end, in the present ``life`` of this node; None where it did not take all that the peer has
+    of its own: the peer has still to be met."""
     _set(connection, unit, "last_ok_ms = ?, met_in = ?, last_error = NULL, last_error_ms = NULL", (now_ms, life))
     drop_meta(connection, REFUSED + unit)
 

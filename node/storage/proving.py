@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from conflict.values import Epoch
 from node.storage.certificates import path_of
 from node.storage.context import Context
 from node.storage.outbox import for_peer
@@ -42,6 +43,8 @@ class Verified:
     is_own: bool = False
     lacks: Sequence[bytes] = ()
     may_come_whole: bool = False
+    life: Epoch | None = None
+    """In which life of this node that was judged: in another one, who may have it whole has not been met yet."""
 
 
 def verify(connection: Connection, context: Context, data: bytes, peer: str = "") -> Verified:
@@ -73,7 +76,7 @@ def verify(connection: Connection, context: Context, data: bytes, peer: str = ""
     elif batch.header.registry_version[0] not in context.unreadable:
         check_readable(batch, context.level)  # what this software is too old for comes as its relay judged it
     waits = bool(lacks) and is_own and may_come_whole(connection, context, batch, registry, peer)
-    return Verified(batch, None if registry is None else decoded(batch, registry), is_own, lacks, waits)
+    return Verified(batch, None if registry is None else decoded(batch, registry), is_own, lacks, waits, context.epoch)
 
 
 def decoded(batch: SealedBatch, registry: Registry) -> Sequence[Entries]:
