@@ -74,16 +74,6 @@ def check_repeats(batch: SealedBatch, former: SealedBatch, origin: Certified) ->
         raise Malformed("a batch says that it repeats another, and says something else")
 
 
-def check_complete(
-    batch: SealedBatch, registry: Registry | None, level: int, lost: Container[bytes] = frozenset()
-) -> None:
-    """No chunk is missing that this level may read, but what its origin calls ``lost`` (by their hashes). Raises
-    BadSignature: whoever passed the batch on withheld too much, and taking it would show nothing where its origin wrote
-    something; and NotYet."""
-    if missing(batch, registry, level, lost):
-        raise BadSignature(LEFT_OUT)
-
-
 def missing(
     batch: SealedBatch, registry: Registry | None, level: int, lost: Container[bytes] = frozenset()
 ) -> list[bytes]:
@@ -120,12 +110,9 @@ def missing(
 def is_whole(batch: SealedBatch, registry: Registry | None, level: int) -> bool:
     """Whether no chunk is missing that a level may read, as far as the registry is here to tell."""
     try:
-        check_complete(batch, registry, level)
-    except BadSignature:
-        return False
+        return not missing(batch, registry, level)
     except NotYet:
         return True
-    return True
 
 
 def check_readable(batch: SealedBatch, level: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,16 @@ async def test_what_waits_names_the_neighbours_that_hold_it_parent_first(world: 
     with node.write() as connection:
         damaged.note(connection, node.context, named)
     assert [each.peers for each in node.look(waits_for)] == [(ROOT, VANG)]
+
+
+def test_a_peer_is_given_back_what_stands_where_it_says_and_nothing_else(world: World) -> None:
+    """A hash of another stream, asked for under the name of one that travels, brings nothing."""
+    node = world.node(HUE)
+    digests = [digest for (digest,) in node.sql("SELECT hash FROM _batch ORDER BY no")]
+    mine, other = name(node, stored(node)[1]), next(each for each in digests if each != stored(node)[1])
+    with node.read() as connection:
+        assert damaged.asked_for(connection, UnitPath(VANG), [mine]) == [mine]
+        assert damaged.asked_for(connection, UnitPath(VANG), [replace(mine, hash=other)]) == []
 
 
 # --- the state machine ---

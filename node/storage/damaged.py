@@ -147,13 +147,9 @@ def wanted(connection: Connection, child: UnitPath) -> tuple[Head, ...]:
 def asked_for(connection: Connection, child: UnitPath, heads: Iterable[Head]) -> list[Head]:
     """Of the batches that a peer wants back those that it may have: on a chain held here, and not under the brake."""
     held = shippable(connection, held_heads(connection, child))
-    rows = {stream: stream_row(connection, stream) for stream in held}
+    asked = (head for head in heads if head.stream in held and head.seq <= held[head.stream].seq)
     return [
-        head
-        for head in heads
-        if (mine := held.get(head.stream)) is not None
-        and head.seq <= mine.seq
-        and hash_at(connection, rows[head.stream].no, head.seq) == head.hash
+        head for head in asked if hash_at(connection, stream_row(connection, head.stream).no, head.seq) == head.hash
     ]
 
 

@@ -23,6 +23,7 @@ from node.storage.certificates import keep_path
 from node.storage.digests import digest_scope
 from node.storage.engine import execute
 from node.storage.inbox import Taken, apply_waiting, next_ready, refuse, take
+from node.storage.lost import check_complete
 from node.storage.outbox import for_peer
 from node.storage.proving import verify
 from node.storage.registries import registry_for
@@ -31,7 +32,6 @@ from node.storage.streams import FROZEN, REFUSED, StreamRow, streams
 from sync_engine.batch import SealedBatch, parse_batch
 from sync_engine.errors import RemoteFault, ReplicationError, RuleBroken
 from sync_engine.frames import BatchFrame, Certificates, decode
-from sync_engine.verify import check_complete
 from tests.hostile.corpus import ABOVE, CHILD, PERSON, ROOT, Corpus
 from tests.hostile.talk import Talk
 from tests.hostile.unsigned import Mutant
@@ -279,7 +279,7 @@ def _check_whole(connection: Connection, node: WorldNode, batch: SealedBatch) ->
     if batch.header.stream.origin == node.context.unit:
         return
     try:
-        check_complete(batch, registry_for(connection, node.context, batch), node.context.level)
+        check_complete(connection, node.context, batch, registry_for(connection, node.context, batch))
     except ReplicationError as fault:
         raise Wrong(f"a batch was taken of which too much was withheld: {fault}") from fault
 
