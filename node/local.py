@@ -32,7 +32,7 @@ from node.storage.audit import note_restored
 from node.storage.certificates import followers_of, keep_path, mark_mine
 from node.storage.context import BrakeRule, Context
 from node.storage.digests import PendingFirst, RowsUnreadable, ScopeDigest, digest_scope, remember
-from node.storage.inbox import Outcome, SealFirst, Taken, apply_waiting, next_ready, refuse, take
+from node.storage.inbox import Outcome, SealFirst, Taken, apply_waiting, next_ready, refuse, take, take_proof
 from node.storage.journal import prune
 from node.storage.lives import begin_life, is_begun, settle_down
 from node.storage.meta import get_meta
@@ -43,6 +43,7 @@ from node.storage.setup import open_database
 from node.timetable import NextCall
 from sync_engine.chunks import SALT_BYTES
 from sync_engine.errors import RuleBroken
+from sync_engine.frames import ForkProof
 from sync_engine.names import CATALOG
 
 log = structlog.get_logger()
@@ -176,6 +177,11 @@ class Node:
             await self.begin_life(self.context.epoch, again=outcome.taken is Taken.OWN)
             outcome = await self.rewrite(take, verified)
         return outcome
+
+    async def take_proof(self, proof: ForkProof) -> None:
+        """Keep the proof of a fork; one about this node may begin a new life, as a batch does. Raises a RemoteFault."""
+        while (taken := await self.database.write(take_proof, self.context, proof)) in (Taken.OWN, Taken.BRANCH):
+            await self.begin_life(self.context.epoch, again=taken is Taken.OWN)
 
     async def begin_life(self, left: Epoch, *, again: bool = True) -> None:
         """Leave the epoch ``left``, unless that has been done: a new epoch and a new key, under which everything

@@ -25,7 +25,7 @@ from node.shipping import Shipper
 from node.storage import peers
 from node.storage.certificates import check_not_replaced
 from node.storage.damaged import note_if_damaged
-from node.storage.inbox import Taken, take_proof
+from node.storage.inbox import Taken
 from node.storage.lives import is_another_life
 from node.storage.proving import Verified
 from node.storage.revocations import check_not_revoked
@@ -317,9 +317,6 @@ class Session:
 
     async def _keep_proof(self, proof: ForkProof) -> None:
         try:
-            taken = await self.node.database.write(take_proof, self.node.context, proof)
+            await self.node.take_proof(proof)
         except RemoteFault as fault:
             log.warning("proof of a fork refused", peer=self.peer, reason=str(fault))
-            return
-        if taken is Taken.OWN:
-            await self.node.begin_life(self.node.context.epoch)

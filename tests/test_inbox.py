@@ -317,8 +317,12 @@ def test_a_frozen_stream_goes_on_to_where_it_is_proven_to_part(hue: WorldNode, v
     with hue.write() as connection:
         take_proof(connection, hue.context, proof)
     assert [hue.take(each.data) for each in (second, third)] == [Taken.APPLIED] * 2
-    assert hue.take(vang.last.data if vang.last else b"") is Taken.FROZEN
+    other, after = vang.last, edit(vang, note="after")
+    assert other is not None
+    assert [hue.take(each.data) for each in (other, after)] == [Taken.FROZEN] * 2
     assert left(hue) == [(str(vang.id), "frozen")]
+    # for their origin: these may be the only copies
+    assert hue.sql("SELECT hash FROM _stray ORDER BY seq") == [(other.head.hash,), (after.head.hash,)]
 
 
 def test_a_proof_of_a_fork_of_its_own_tells_a_node_that_it_lost_history(hue: WorldNode, world: World) -> None:

@@ -11,11 +11,16 @@ import pytest_asyncio
 from node.cli.views import attention
 from node.commands.proof import verify
 from node.commands.state import status
+from node.storage.inbox import Taken
 from sync_engine.errors import LinkFault
 from tests.lives import CutAfterHeads, Family
 
 W, D, P, C = "a.phu-vang.hue.vn", "phu-vang.hue.vn", "hue.vn", "vn"
 DAY_MS = 86_400_000
+LAST = (
+    "SELECT data FROM _batch JOIN _stream ON _stream.no = _batch.stream"
+    " WHERE origin = ? AND scope = ? ORDER BY _batch.no DESC LIMIT 1"
+)
 
 
 @pytest_asyncio.fixture
@@ -326,6 +331,36 @@ async def test_a_branch_that_a_later_life_has_seen_is_said_again_before_it(famil
         rows = family.sql(name, "SELECT note, home_town, cell FROM member")
         assert rows == [("lost", "branch", "later")]
         assert family.sql(name, "SELECT count(*) FROM _batch WHERE state = 'waiting'") == [(0,)]
+
+
+async def test_a_fork_heals_when_the_machine_that_has_its_other_branch_never_calls_again(family: Family) -> None:
+    """Three machines have sealed a batch at one number. The living one has said its own again when it is shown that
+    those of the two others stand at one place."""
+    family.enter(D, D, "1", "Nguyễn Văn An")
+    await family.rounds(2)
+    await family.image(D, "image")
+    await family.image(D, "second")
+    family.edit(D, D, "1", note="of the first")
+    await family.rounds(2)
+    await family.restore(D, "image")
+    family.edit(D, D, "1", home_town="of the third")
+    await family.nodes[D].seal()
+    await family.rounds(3)
+    second = await family.open("second")
+    family.edit("second", D, "1", cell="of the second")
+    await second.seal()
+    [(data,)] = family.sql("second", LAST, D, D)
+    parent = family.nodes[P]
+    assert (await parent.take(await parent.verify(data))).taken is Taken.FORKED
+    await family.nodes.pop("second").close()
+    family.sql(P, "DELETE FROM _stray")
+    assert family.frozen() != []
+    family.edit(D, D, "1", note="since")
+    await family.rounds(4)
+    await assert_equal(family, D)
+    for name in (D, P, C):
+        assert family.sql(name, "SELECT note, home_town FROM member") == [("since", "of the third")]
+    await assert_proven(family)
 
 
 async def test_columns_that_nobody_else_may_read_are_lost_with_the_disk_and_nothing_else_is(family: Family) -> None:

@@ -122,7 +122,7 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
             return outcome
         row = stream_row(connection, head.stream)
     if not takes(connection, row, head.seq):
-        if is_stray(connection, batch.header.prev):
+        if row.state == FROZEN or is_stray(connection, batch.header.prev):
             keep_stray(connection, row, batch)
         return Outcome(Taken.FROZEN, row.held, Applied())
     if head.seq > _held_seq(row) + 1:
@@ -356,12 +356,25 @@ def take_proof(connection: Connection, context: Context, proof: ForkProof) -> Ta
     if any(is_said_again(connection, head.hash) for head in heads):
         return Taken.KNOWN
     if stream.origin == context.unit:
-        known = all(is_stored(connection, head.hash) for head in heads) or stream.epoch != context.epoch
-        return Taken.KNOWN if known else Taken.OWN
+        return _take_own_proof(connection, context, heads)
     no, seq = stream_row(connection, stream).no, heads[0].seq
     leave(connection, no, FROZEN, f"two batches at number {seq}: its node was restored or runs twice")
     _keep_proof(connection, context, no, seq, proof)
     return Taken.FORKED
+
+
+def _take_own_proof(connection: Connection, context: Context, heads: list[Head]) -> Taken:
+    """This node signed both. Of a former life it says again what it holds of them: a proof heals by either, and whoever
+    has the other one may never call."""
+    stream, seq = heads[0].stream, heads[0].seq
+    if stream.epoch == context.epoch:
+        return Taken.KNOWN if all(is_stored(connection, head.hash) for head in heads) else Taken.OWN
+    if not any(is_stored(connection, head.hash) for head in heads):
+        return Taken.KNOWN
+    if not can_say_again(connection, context, stream.scope):
+        return Taken.BRANCH if context.proven is None else Taken.KNOWN
+    give_way(connection, context, stream_row(connection, stream), seq - 1)
+    return Taken.KNOWN
 
 
 def _keep_proof(connection: Connection, context: Context, no: int, seq: int, proof: ForkProof) -> None:
