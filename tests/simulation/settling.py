@@ -81,8 +81,10 @@ class Settler:
         return entry["table"], entry["unit"], entry["key"], entry["field"]
 
     def _decide(self, node: Process, entry: Entry) -> None:
-        if not any(each["id"] == entry["id"] for each in self.waits(node)):
+        found = [each for each in self.waits(node) if each["id"] == entry["id"]]
+        if not found:
             return  # an earlier decision has ended it
+        entry = found[0]  # and may have changed who waits
         if "reason" in entry:
             self._judge(node, entry)
         elif entry["field"] == "_twin":
