@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import compileall
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from tests.lives import Family
 from tests.world import World
 
 DISTRICT = "phu-vang.hue.vn"
@@ -45,3 +47,11 @@ def world(tmp_path: Path) -> Iterator[World]:
     yield made
     for node in made.nodes.values():
         node.engine.dispose()
+
+
+@pytest_asyncio.fixture
+async def family(tmp_path: Path) -> AsyncIterator[Family]:
+    """Whole nodes in this process, from a commune to the centre."""
+    made = await Family.made(tmp_path / "family")
+    yield made
+    await made.close()

@@ -16,6 +16,7 @@ from typing import Any, Self
 from conflict.values import UnitPath
 from node import config as configs
 from node import renewal, setup
+from node.commands.proof import verify
 from node.config import Config, Schedule
 from node.local import Node
 from node.session import Session
@@ -238,3 +239,17 @@ def _meet(connection: Any, parent: Node, path: tuple[bytes, ...]) -> None:
 def _let_in(connection: Any, parent: Node, path: tuple[bytes, ...]) -> None:
     certified = renewal.keep_path(connection, path, parent.keys.tree_id)
     renewal.name_child(connection, parent.context, parent.keys, certified.unit, renewal.epoch_of(certified))
+
+
+async def assert_equal(family: Family, *scopes: str) -> None:
+    for scope in scopes:
+        digests = await family.digests(scope)
+        assert len(set(digests.values())) == 1, digests
+    assert family.frozen() == []
+
+
+async def assert_proven(family: Family) -> None:
+    """Stored batches, registers and tables say the same, at everybody."""
+    for name, node in family.nodes.items():
+        told = await verify(node, {}, lambda _progress: None)
+        assert told["ok"], (name, told)

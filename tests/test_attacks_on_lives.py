@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
 from node import renewal
@@ -309,13 +308,6 @@ def test_headers_within_headers_are_few(world: World) -> None:
 # --- whole nodes -----------------------------------------------------------------------------------------------------
 
 
-@pytest_asyncio.fixture
-async def family(tmp_path: Path) -> AsyncIterator[Family]:
-    made = await Family.made(tmp_path / "family")
-    yield made
-    await made.close()
-
-
 async def healed(family: Family) -> None:
     """A fork that has healed: a batch of the image's life was said again."""
     family.enter(VANG, VANG, "1", "Nguyễn Văn An", note="one")
@@ -414,6 +406,23 @@ async def test_branches_of_a_catalogue_heal(family: Family) -> None:
         assert got == [("p-1",), ("p-2",)], each
         assert family.sql(each, "SELECT count(*) FROM _code WHERE code IN ('p-1', 'p-2')") == [(2,)], each
     assert family.frozen() == []
+
+
+async def test_what_two_lives_of_a_catalogue_make_known_is_the_same_everywhere(family: Family) -> None:
+    """One changes a row's kind, the other its code; who merges one first has another row than who merges the other."""
+    add = "INSERT INTO catalog (unit, id, kind, code, label, sort) VALUES (?, 'x', 'job', 'p-1', 'X', 1)"
+    family.sql(HUE, add, HUE)
+    await family.rounds(2)
+    await family.image(HUE, "image")
+    family.sql(HUE, "UPDATE catalog SET kind = 'degree' WHERE id = 'x'")
+    await family.rounds(2)
+    await family.restore(HUE, "image")
+    family.sql(HUE, "UPDATE catalog SET code = 'p-2' WHERE id = 'x'")
+    await family.nodes[HUE].seal()
+    await family.rounds(6)
+    known = "SELECT kind, code FROM _code WHERE unit = ? ORDER BY kind, code"
+    for each in family.nodes:
+        assert family.sql(each, known, HUE) == [(kind, code) for kind in ("degree", "job") for code in ("p-1", "p-2")]
 
 
 async def test_a_settlement_on_a_branch_can_be_said_again(family: Family) -> None:

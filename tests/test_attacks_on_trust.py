@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from conflict.values import Epoch, Scope, StreamId, UnitPath
 from node import authority, renewal
@@ -38,13 +36,6 @@ MEMBER = parse_registry(SHIPPED).tables["member"]
 @pytest.fixture(name="world")
 def world_fixture(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-@pytest_asyncio.fixture
-async def family(tmp_path: Path) -> AsyncIterator[Family]:
-    made = await Family.made(tmp_path / "family")
-    yield made
-    await made.close()
 
 
 def test_a_thief_cannot_write_below_the_cut_where_its_batches_have_not_come(world: World) -> None:

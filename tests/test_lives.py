@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-import pytest_asyncio
 
 from node.cli.views import attention
-from node.commands.proof import verify
 from node.commands.state import status
-from node.storage.inbox import Taken
 from sync_engine.errors import LinkFault
-from tests.lives import CutAfterHeads, Family
+from tests.lives import CutAfterHeads, Family, assert_equal, assert_proven
 
 W, D, P, C = "a.phu-vang.hue.vn", "phu-vang.hue.vn", "hue.vn", "vn"
 DAY_MS = 86_400_000
@@ -21,27 +15,6 @@ LAST = (
     "SELECT data FROM _batch JOIN _stream ON _stream.no = _batch.stream"
     " WHERE origin = ? AND scope = ? ORDER BY _batch.no DESC LIMIT 1"
 )
-
-
-@pytest_asyncio.fixture
-async def family(tmp_path: Path) -> AsyncIterator[Family]:
-    made = await Family.made(tmp_path / "family")
-    yield made
-    await made.close()
-
-
-async def assert_equal(family: Family, *scopes: str) -> None:
-    for scope in scopes:
-        digests = await family.digests(scope)
-        assert len(set(digests.values())) == 1, digests
-    assert family.frozen() == []
-
-
-async def assert_proven(family: Family) -> None:
-    """Stored batches, registers and tables say the same, at everybody."""
-    for name, node in family.nodes.items():
-        told = await verify(node, {}, lambda _progress: None)
-        assert told["ok"], (name, told)
 
 
 async def test_a_restored_child_gets_its_history_back(family: Family) -> None:
@@ -82,29 +55,6 @@ async def test_what_a_restored_child_sealed_before_it_knew_is_said_again(family:
         phone = None if name == C else "0901"  # not for that level to read
         assert family.sql(name, "SELECT note, phone FROM member ORDER BY id")[0] == ("three", phone)
         assert family.sql(name, "SELECT note FROM member ORDER BY id")[1] == ("pending",)
-    await assert_proven(family)
-
-
-async def test_what_the_branch_that_gives_way_had_seen_the_other_had_not(family: Family) -> None:
-    """Two edits of one field, neither of which has seen the other, stay two: with whose branch gave way, too."""
-    family.enter(W, W, "1", "Nguyễn Văn An")
-    await family.sync(W)
-    family.edit(D, W, "1", cell="before")  # names what it has seen: the next one says nothing of it
-    await family.rounds(2)
-    await family.image(D, "image")
-    family.edit(D, W, "1", note="lost")
-    await family.sync(D)
-    await family.restore(D, "image")
-    family.edit(W, W, "1", note="by the commune")
-    await family.sync(W)
-    family.edit(D, W, "1", home_town="branch")  # it has seen the commune's
-    await family.nodes[D].seal()
-    await family.rounds(5)
-    await assert_equal(family, W)
-    for name in (W, D, P, C):
-        assert family.sql(name, "SELECT note, home_town FROM member") == [("by the commune", "branch")]
-        values = b" ".join(row[0] for row in family.sql(name, "SELECT writes FROM _conflict WHERE field = 'note'"))
-        assert b"lost" in values, name
     await assert_proven(family)
 
 
@@ -280,86 +230,6 @@ async def test_an_edit_that_two_lives_sealed_is_one_whatever_was_sealed_with_it(
     for name in (D, P, C):
         assert family.sql(name, "SELECT id FROM member") == [("2",)]
         assert family.sql(name, "SELECT count(*) FROM _conflict WHERE live = 1") == [(0,)]
-    await assert_proven(family)
-
-
-async def test_of_a_copied_home_the_parent_certifies_one(family: Family) -> None:
-    """Both machines go on, each with edits of its own, and call; what is lost is nothing, who is refused is told."""
-    family.enter(D, D, "1", "Nguyễn Văn An")
-    await family.rounds(2)
-    await family.image(D, "copy")
-    await family.open("copy")
-    family.edit(D, D, "1", note="at the first machine")
-    family.edit("copy", D, "1", home_town="at the copy")
-    for name in (D, "copy", D, "copy"):
-        await family.sync(name)
-    family.enter(D, D, "2", "Trần Thị Bình")
-    family.enter("copy", D, "3", "Lê Văn Cường")
-    for name in (D, "copy", D, "copy", D, "copy"):
-        await family.sync(name)
-    assert set(family.refused) <= {D}
-    await family.rounds(3)
-    assert family.frozen() == []
-    rows = family.sql(C, "SELECT id, note, home_town FROM member ORDER BY id")
-    assert rows[0] == ("1", "at the first machine", "at the copy")
-    assert ("3", None, None) in rows or ("3", "", None) in rows
-    lives = family.sql(D, "SELECT count(DISTINCT epoch) FROM _stream WHERE origin = ? AND scope = ?", D, D)
-    assert lives[0][0] >= 2
-    copies = {
-        D: family.sql(D, "SELECT count(*) FROM member"),
-        "copy": family.sql("copy", "SELECT count(*) FROM member"),
-    }
-    assert copies[D] == [(3,)], copies
-
-
-async def test_a_branch_that_a_later_life_has_seen_is_said_again_before_it(family: Family) -> None:
-    """In one stream with what had seen it, it would wait at everybody's for what comes after it."""
-    family.enter(D, D, "1", "Nguyễn Văn An")
-    await family.rounds(2)
-    await family.image(D, "image")
-    family.edit(D, D, "1", note="lost")
-    await family.rounds(2)
-    await family.restore(D, "image")
-    family.edit(D, D, "1", home_town="branch")
-    await family.nodes[D].seal()
-    await family.nodes[D].begin_life(family.nodes[D].context.epoch)
-    family.edit(D, D, "1", cell="later")
-    await family.nodes[D].seal()
-    await family.rounds(6)
-    await assert_equal(family, D)
-    for name in (D, P, C):
-        rows = family.sql(name, "SELECT note, home_town, cell FROM member")
-        assert rows == [("lost", "branch", "later")]
-        assert family.sql(name, "SELECT count(*) FROM _batch WHERE state = 'waiting'") == [(0,)]
-
-
-async def test_a_fork_heals_when_the_machine_that_has_its_other_branch_never_calls_again(family: Family) -> None:
-    """Three machines have sealed a batch at one number. The living one has said its own again when it is shown that
-    those of the two others stand at one place."""
-    family.enter(D, D, "1", "Nguyễn Văn An")
-    await family.rounds(2)
-    await family.image(D, "image")
-    await family.image(D, "second")
-    family.edit(D, D, "1", note="of the first")
-    await family.rounds(2)
-    await family.restore(D, "image")
-    family.edit(D, D, "1", home_town="of the third")
-    await family.nodes[D].seal()
-    await family.rounds(3)
-    second = await family.open("second")
-    family.edit("second", D, "1", cell="of the second")
-    await second.seal()
-    [(data,)] = family.sql("second", LAST, D, D)
-    parent = family.nodes[P]
-    assert (await parent.take(await parent.verify(data))).taken is Taken.FORKED
-    await family.nodes.pop("second").close()
-    family.sql(P, "DELETE FROM _stray")
-    assert family.frozen() != []
-    family.edit(D, D, "1", note="since")
-    await family.rounds(4)
-    await assert_equal(family, D)
-    for name in (D, P, C):
-        assert family.sql(name, "SELECT note, home_town FROM member") == [("since", "of the third")]
     await assert_proven(family)
 
 

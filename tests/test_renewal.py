@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from dongbo.v1 import sync_pb2
 
 from conflict.values import Epoch
@@ -31,13 +30,6 @@ from tests.lives import Family
 D, P, C = "phu-vang.hue.vn", "hue.vn", "vn"
 NOW = datetime.now(UTC)
 NEAR_ITS_END = datetime(2055, 1, 1, tzinfo=UTC)
-
-
-@pytest_asyncio.fixture
-async def family(tmp_path: Path) -> AsyncIterator[Family]:
-    made = await Family.made(tmp_path / "family")
-    yield made
-    await made.close()
 
 
 async def ask(child: Node, parent: Node, request: bytes) -> bytes:

@@ -6,13 +6,11 @@ import ast
 import json
 import re
 import shutil
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
 import click
 import pytest
-import pytest_asyncio
 from sqlalchemy.exc import DBAPIError
 
 from conflict.values import Scope, StreamId
@@ -37,13 +35,6 @@ ROOT = Path(__file__).parent.parent
 CENTRE, PROVINCE, DISTRICT = "vn", "hue.vn", "phu-vang.hue.vn"
 MEMBER, REGISTRY = parse_registry(SHIPPED).tables["member"], BUILTIN["_registry"]
 NAME = "Nguyễn Thị Bí Mật"
-
-
-@pytest_asyncio.fixture
-async def family(tmp_path: Path) -> AsyncIterator[Family]:
-    made = await Family.made(tmp_path / "family")
-    yield made
-    await made.close()
 
 
 # --- logs, errors, command lines -------------------------------------------------------------------------------------

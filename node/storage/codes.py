@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from sqlalchemy import Connection
 
 from conflict.values import Hold, Value
-from node.storage.engine import IN_LIST, bulk, execute, in_list, quoted
+from node.storage.engine import IN_LIST, bulk, execute, in_list
 from node.storage.meta import set_meta
 from sync_engine.batch import SectionKind
 from sync_engine.entries import Entries
@@ -78,34 +78,37 @@ def catalogues(registry: Registry) -> list[Table]:
 
 def note_codes(connection: Connection, registry: Registry, scope: str, sections: Sequence[Entries]) -> None:
     """Remember the codes that a catalogue's batch has brought, shown or not, and that held values may be waiting for
-    them."""
+    them. A row may have had any code of its under any kind of its: which of them together, two lives of its origin that
+    know nothing of each other would be asked in another order at each node."""
     if not scope.endswith(CATALOG):
         return
     unit, names = unit_of(scope), {table.name for table in catalogues(registry)}
-    brought: set[tuple[str, str, str]] = set()
-    for entries in sections:
-        if entries.table.name in names and entries.kind is SectionKind.ROWS:
-            brought |= {(kind, code, unit) for kind, code in _pairs(connection, unit, entries) if kind and code}
-    rows = sorted(brought)
-    count = bulk(connection, "INSERT OR IGNORE INTO _code (kind, code, unit) VALUES (?, ?, ?)", rows) if rows else 0
+    parts = {
+        (unit, entries.table.number, key, name, value)
+        for entries in sections
+        if entries.table.name in names and entries.kind is SectionKind.ROWS
+        for key, name, value in _parts(entries)
+    }
+    if not parts:
+        return
+    row = "(unit, tbl, id, name, value)"
+    bulk(connection, f"INSERT OR IGNORE INTO _code_part {row} VALUES (?, ?, ?, ?, ?)", sorted(parts))
+    count = execute(
+        connection,
+        "INSERT OR IGNORE INTO _code (kind, code, unit) SELECT kinds.value, codes.value, kinds.unit"
+        " FROM _code_part AS kinds JOIN _code_part AS codes USING (unit, tbl, id)"
+        f" WHERE kinds.name = 'kind' AND codes.name = 'code' AND unit = ? AND id {IN_LIST}",
+        (unit, in_list(sorted({key for _, _, key, _, _ in parts}))),
+    ).rowcount
     waits = "SELECT 1 FROM _write WHERE held > 0 AND held = ? LIMIT 1"
     if count and execute(connection, waits, (int(Hold.CODE),)).scalar() is not None:
         set_meta(connection, CODES_CAME, '[0, 0, ""]')
 
 
-def _pairs(connection: Connection, unit: str, entries: Entries) -> Iterator[tuple[str | None, str | None]]:
-    """(kind, code) after each entry: what it does not write, its row has."""
-    rows = execute(
-        connection,
-        f'SELECT id, "kind", "code" FROM {quoted(entries.table.name)} WHERE unit = ? AND id {IN_LIST}',
-        (unit, in_list(sorted(set(entries.ids)))),
-    )
-    there = {key: (kind, code) for key, kind, code in rows}
+def _parts(entries: Entries) -> Iterator[tuple[str, str, str]]:
+    """(id, "kind" or "code", value) that entries write."""
     for at, key in enumerate(entries.ids):
         written = {register.name for register in entries.written(at)}
-        own = there.get(key, (None, None))
-        kind, code = (
-            entries.columns[name][at] if entries.table.register_of(name).name in written else own[place]
-            for place, name in enumerate(("kind", "code"))
-        )
-        yield kind, code
+        for name in ("kind", "code"):
+            if entries.table.register_of(name).name in written and entries.columns[name][at]:
+                yield key, name, str(entries.columns[name][at])

@@ -201,7 +201,7 @@ def _take_own_branch(connection: Connection, context: Context, row: StreamRow, v
     follows = header.seq == 1 or hash_at(connection, row.no, header.seq - 1) == header.prev
     if not (follows or name) or not is_accepted(connection, context.unit, header.stream.epoch):
         return Outcome(Taken.GAP, row.held, Applied())
-    if not can_say_again(connection, context, header.stream.scope):
+    if not can_say_again(connection, context, batch.head):
         # While the present key waits for its certificate no other can follow it: the branch has to come again.
         return Outcome(Taken.BRANCH if context.proven is None else Taken.GAP, row.held, Applied())
     if name is None:
@@ -356,22 +356,23 @@ def take_proof(connection: Connection, context: Context, proof: ForkProof) -> Ta
     if any(is_said_again(connection, head.hash) for head in heads):
         return Taken.KNOWN
     if stream.origin == context.unit:
-        return _take_own_proof(connection, context, heads)
+        return _take_own_proof(connection, context, both)
     no, seq = stream_row(connection, stream).no, heads[0].seq
     leave(connection, no, FROZEN, f"two batches at number {seq}: its node was restored or runs twice")
     _keep_proof(connection, context, no, seq, proof)
     return Taken.FORKED
 
 
-def _take_own_proof(connection: Connection, context: Context, heads: list[Head]) -> Taken:
+def _take_own_proof(connection: Connection, context: Context, both: list[SealedBatch]) -> Taken:
     """This node signed both. Of a former life it says again what it holds of them: a proof heals by either, and whoever
-    has the other one may never call."""
-    stream, seq = heads[0].stream, heads[0].seq
+    has the other one may never call. Where they part before this place only the batches there tell how far back."""
+    stream, seq = both[0].header.stream, both[0].header.seq
+    stored = [is_stored(connection, each.head.hash) for each in both]
     if stream.epoch == context.epoch:
-        return Taken.KNOWN if all(is_stored(connection, head.hash) for head in heads) else Taken.OWN
-    if not any(is_stored(connection, head.hash) for head in heads):
+        return Taken.KNOWN if all(stored) else Taken.OWN
+    if not any(stored) or both[0].header.prev != both[1].header.prev:
         return Taken.KNOWN
-    if not can_say_again(connection, context, stream.scope):
+    if not can_say_again(connection, context, both[0].head):
         return Taken.BRANCH if context.proven is None else Taken.KNOWN
     give_way(connection, context, stream_row(connection, stream), seq - 1)
     return Taken.KNOWN

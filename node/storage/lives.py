@@ -83,14 +83,18 @@ def is_another_life(connection: Connection, heads: Iterable[Head]) -> bool:
 # --- saying again ----------------------------------------------------------------------------------------------------
 
 
-def can_say_again(connection: Connection, context: Context, scope: str) -> bool:
-    """Whether nothing has been sealed in the present life that may have seen what is to be said again: standing before
-    it in one stream, it would wait for ever for what comes after it."""
+def can_say_again(connection: Connection, context: Context, former: Head) -> bool:
+    """Whether nothing has been said in the present life that may have seen what is to be said again, from a former
+    batch on: standing before it in one stream, it would wait for ever for what comes after it. What stood before it in
+    its own stream has not."""
+    stream = former.stream
     found = execute(
         connection,
         "SELECT 1 FROM _batch JOIN _stream ON _stream.no = _batch.stream WHERE origin = ? AND epoch = ? AND scope = ?"
-        " AND NOT EXISTS (SELECT 1 FROM _repeat WHERE _repeat.batch = _batch.no) LIMIT 1",
-        (context.unit, context.epoch, scope),
+        " AND NOT EXISTS (SELECT 1 FROM _repeat JOIN _stream AS theirs ON theirs.no = _repeat.stream"
+        " WHERE _repeat.batch = _batch.no AND theirs.origin = ? AND theirs.epoch = ? AND theirs.scope = ?"
+        " AND _repeat.seq < ?) LIMIT 1",
+        (context.unit, context.epoch, stream.scope, stream.origin, stream.epoch, stream.scope, former.seq),
     )
     return found.scalar() is None
 

@@ -177,7 +177,17 @@ Index("_conflict_number", conflict.c.number)
 Index("_conflict_ended", conflict.c.ended_ms, sqlite_where=text("live = 0"))
 Index("_conflict_live", conflict.c.scope, conflict.c.tbl, conflict.c.id, sqlite_where=text("live = 1"))
 
-# Every code that a catalogue row applied here has ever had: what was known once stays known.
+# Every kind and every code that a catalogue row has ever had here.
+code_part = _keyed(
+    "_code_part",
+    Column("unit", Text, primary_key=True),
+    Column("tbl", Integer, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+)
+
+# What of them is known: what was known once stays known.
 code = _keyed(
     "_code",
     Column("kind", Text, primary_key=True),

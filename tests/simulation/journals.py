@@ -53,7 +53,7 @@ def check_overwritten(node: Process, truth: Truth, digest: bytes) -> int:
 def _replaced(node: Process, truth: Truth, mine: dict[Place, Write]) -> list[Place]:
     """The places at which all that stood there was another unit's, and something else than what is written now."""
     applied = truth.nodes[node.name].applied
-    known = {code for batch in applied for code in truth.codes.get(batch, ())}
+    known = truth.known_codes(applied)
     stood: dict[tuple[Any, ...], list[Write]] = {}
     for batch in applied:
         for write in truth.batches.get(batch, ()):
@@ -82,7 +82,7 @@ def check_driven_out(
     """What is held and in no register any more stands in the journal. ``kept``: the writes that registers keep;
     ``is_told`` says whether the node knows what is written at a place."""
     applied = truth.nodes[node.name].applied
-    known = {code for batch in applied for code in truth.codes.get(batch, ())}
+    known = truth.known_codes(applied)
     lost = [
         write
         for batch in applied

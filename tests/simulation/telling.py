@@ -12,7 +12,7 @@ from node.storage.registries import registry_for
 from sync_engine.batch import SectionKind, parse_batch
 from sync_engine.entries import Entries
 from sync_engine.verify import decode
-from tests.simulation.model import KIND, TABLES, fixed_hold, readable
+from tests.simulation.model import TABLES, fixed_hold, readable
 from tests.simulation.process import Process
 from tests.simulation.truth import ALIVE, FORGET, Truth, Write, says_something
 
@@ -75,15 +75,11 @@ def _written(node: Process, entries: Entries, at: int, unit: str) -> Iterator[tu
 
 
 def note_codes(node: Process, truth: Truth, digest: bytes) -> None:
-    """The codes that a catalogue's batch brings: of each of its entries what that wrote, and what its row has else."""
-    rows = {key: pair for key, *pair in node.query("SELECT id, kind, code FROM word WHERE unit = ?", node.unit)}
+    """What a catalogue's batch brings: kinds and codes, by row."""
     found = truth.codes.setdefault(digest, set())
     for entries in entries_of(node, digest):
         for at, key in enumerate(entries.ids if entries.kind is SectionKind.ROWS else ()):
             written = {register.name for register in entries.written(at)}
-            kind, code = (
-                entries.columns[name][at] if name in written else value
-                for name, value in zip(("kind", "code"), rows.get(key, (None, None)), strict=True)
-            )
-            if kind == KIND and code:
-                found.add((node.unit, code))
+            for name in ("kind", "code"):
+                if name in written and entries.columns[name][at]:
+                    found.add((node.unit, key, name, entries.columns[name][at]))

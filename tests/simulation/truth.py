@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.simulation.model import (
+    KIND,
     TABLES,
     Register,
     Table,
@@ -243,8 +244,8 @@ class Truth:
     """The node that seals what no program's statement wrote just now: its batches say what it is."""
     inserts: dict[tuple[Any, ...], set[bytes]] = field(default_factory=dict)
     """By (table, unit, id, identity): the batches that entered the row."""
-    codes: dict[bytes, set[tuple[str, str]]] = field(default_factory=dict)
-    """The (unit, code) that each catalogue batch brought."""
+    codes: dict[bytes, set[tuple[str, str, str, str]]] = field(default_factory=dict)
+    """What each catalogue batch brought: (unit, id, "kind" or "code", value)."""
     undone: list[Undone] = field(default_factory=list)
     names: dict[bytes, bytes] = field(default_factory=dict)
     """Of each batch that says another one again, in a later life of its origin: that other one."""
@@ -314,13 +315,20 @@ class Truth:
             if (write.place, one) in self.times:
                 self.times[(write.place, other)] = self.times[(write.place, one)]
 
+    def known_codes(self, applied: Iterable[bytes]) -> set[tuple[str, str]]:
+        """The (unit, code) that count where these batches are merged: any code of a row that has been of that kind."""
+        parts = {part for batch in applied for part in self.codes.get(batch, ())}
+        return {
+            (unit, code) for unit, key, name, code in parts if name == "code" and (unit, key, "kind", KIND) in parts
+        }
+
     def registers(self, applied: Iterable[bytes]) -> dict[Place, list[Kept]]:
         """The oracle, where these batches are merged: of their writes those that no other had seen, and those that may
         be shown (now, or once their code is known) and that no write which is shown had seen."""
         by_register: dict[tuple[Any, ...], list[Write]] = {}
-        known: set[tuple[str, str]] = set()
+        applied = list(applied)
+        known = self.known_codes(applied)
         for batch in applied:
-            known |= self.codes.get(batch, set())
             for write in self.batches.get(batch, ()):
                 by_register.setdefault(write.place[:5], []).append(write)
         found: dict[Place, list[Kept]] = {}
