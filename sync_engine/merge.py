@@ -187,6 +187,8 @@ def merge_key(
     # Within a batch a later entry has seen the earlier ones; not all that stands before it in its stream, where it says
     # again what another life has said.
     seen = batch.seen.with_also([batch.dot])
+    # What a batch had seen it does not say again, though a level that may not read what each writes sees no difference.
+    former = [each for each in former if not batch.seen.covers(each.dot)]
     merged: list[EntryView] = []
     for entry in _in_order(entries):
         state = states.get(entry.identity)

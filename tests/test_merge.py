@@ -18,7 +18,7 @@ from conflict.values import Epoch, Head, Hold, Scope, StreamId, UnitPath, Write
 from conflict.vector import Vector
 from sync_engine.batch import SectionKind
 from sync_engine.entries import identity_of
-from sync_engine.merge import ALIVE, Batch, EntryView, MergedKey, RowState, merge_key
+from sync_engine.merge import ALIVE, Batch, EntryView, Former, MergedKey, RowState, merge_key
 from sync_engine.registry import Deletion, Table, parse_registry
 
 TOML = """
@@ -361,3 +361,17 @@ def test_registers_that_an_insert_may_not_write_keep_what_they_held() -> None:
     merged = merge_key(THING, SCOPE, "1", states, [born(2, status="p")], again)
     assert merged.row is not None
     assert (merged.row["note"], merged.row["status"]) == ("x", "p")
+
+
+def test_a_batch_says_nothing_again_that_it_had_seen() -> None:
+    """Two edits of one time, each of a field that is not for this level to read: here they look the same. The later one
+    has seen the earlier, so that has gone, and not become the same."""
+    node = Replica("b.r.n")
+    node.seal(EntryView(SectionKind.ROWS, AN, 10, True, {"name": "An"}))
+    earlier, later = (
+        EntryView(SectionKind.ROWS, AN, 20, False, {}, unknown=frozenset({name})) for name in ("note", "status")
+    )
+    first = node.seal(earlier)
+    dot = Head(first.batch.dot.stream, 3, b"later")
+    merge_key(THING, SCOPE, "1", node.states, [later], Batch(dot, node.seen, NAMES), [Former(first.batch.dot, earlier)])
+    assert [write.dots for write in node.states[AN].alive] == [frozenset({dot})]
