@@ -63,10 +63,11 @@ def edit(stream: Stream, key: str = "1", time: int = 20, **values: Any) -> Seale
     return stream.batch(rows(MEMBER, (key, time, values)))
 
 
-def everything(node: WorldNode) -> list[object]:
-    """All that a node has stored, but for the numbers it gives to streams that it was asked about."""
+def everything(node: WorldNode, *, strays: bool = True) -> list[object]:
+    """All that a node has stored, but for the numbers it gives to streams that it was asked about; and without what it
+    keeps for the origin of a frozen stream."""
     names = [name for (name,) in node.sql("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-    ours = [name for name in names if not name.startswith(("sqlite_", "_nfc"))]
+    ours = [name for name in names if not name.startswith(("sqlite_", "_nfc")) and (strays or name != "_stray")]
     return [node.sql(f"SELECT * FROM {name}") for name in ours if name != "_stream"] + [
         node.sql("SELECT * FROM _stream WHERE held_seq > 0 OR state <> 'open'")
     ]
