@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.carrying import one_journey
 from bench.children import ROWS, many_children
 from bench.loading import load_runs
 from bench.pair import Pair, make_pair, running
@@ -115,6 +116,23 @@ def load_figures(folder: Path, runs: int, count: int) -> list[Figure]:
     ]
 
 
+def stick_figures(prepared: Pair, folder: Path, runs: int, count: int) -> list[Figure]:
+    """The same members by stick: written at the child, taken in at the parent."""
+    found = [one_journey(prepared, folder) for _ in range(runs)]
+    return [
+        Figure(
+            f"by stick, {count:,} members: export and import / the same by line",
+            [(each.export_s + each.import_s) / each.line_s for each in found],
+            *("x", 2.0),
+        ),
+        Figure("export / by line", [each.export_s / each.line_s for each in found], "x"),
+        Figure("import / by line", [each.import_s / each.line_s for each in found], "x"),
+        Figure("on the stick", [each.file_bytes / count for each in found], "B/member"),
+        Figure(f"memory, export of {count:,} members", [each.export_mb for each in found], "MB", 200),
+        Figure(f"memory, import of {count:,} members", [each.import_mb for each in found], "MB", 200),
+    ]
+
+
 def children_figures(folder: Path, count: int) -> list[Figure]:
     """A province whose units all call at the same moment; they share this machine with it."""
     found = many_children(folder / "many", count)
@@ -148,6 +166,7 @@ def main() -> int:
                 Figure(f"memory, parent, {chosen.large:,} members", [large.parent_mb], "MB", 200),
                 Figure(f"initial sync of {chosen.large:,} members / floor", [large.initial / large.floor], "x"),
             ]
+        figures += stick_figures(prepared, folder, min(3, chosen.runs), chosen.members)
         figures += capture_figures(folder, min(3, chosen.runs))
         figures += load_figures(folder, min(3, chosen.runs), chosen.members)
         if chosen.children:

@@ -12,11 +12,8 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
 from node import config as configs
-from node import keys as key_files
-from node import platform, secret
+from node import pem, platform, secret
 from node.config import ENCRYPTED, PLAIN, AtRest
 from node.keys import CA_KEY, CaKeyAway
 from node.secret import CA_KEYS, DATABASE, NoSecret, Vault
@@ -113,7 +110,7 @@ def _settle_keys(home: Path, wanted: Vault, opens: Vault) -> None:
         except NoSecret as fault:
             fault.hint = "the key of the CA is to get this passphrase: bring it this once, then start again"
             raise
-        _replace_key(path, key_files.key_to_pem(key, password))
+        _replace_key(path, pem.key_to_pem(key, password))
 
 
 def _ca_key_elsewhere(home: Path) -> list[Path]:
@@ -124,9 +121,9 @@ def _ca_key_elsewhere(home: Path) -> list[Path]:
     return [file] if file is not None and file.exists() else []
 
 
-def _opened_with(text: bytes, password: bytes | None) -> EllipticCurvePrivateKey | None:
+def _opened_with(text: bytes, password: bytes | None) -> pem.PrivateKey | None:
     try:
-        return key_files.key_from_pem(text, password)
+        return pem.any_key_from_pem(text, password)
     except BadCertificate:
         return None
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from node import config as configs
-from node import keys as key_files
-from node import platform, secret
+from node import pem, platform, secret
 from node.at_rest import SNAPSHOT
-from node.sealed_file import CHUNK_BYTES, FileKey, Writer
+from node.sealed_chunks import CHUNK_BYTES
+from node.sealed_file import FileKey, Writer
 from node.secret import DATABASE
 from node.storage import rest
 from sync_engine.errors import BadCertificate, BadInput, DiskFull
@@ -88,8 +88,8 @@ def _key_files(home: Path) -> dict[str, str]:
         content = path.read_bytes()
         if path.suffix == ".key" and secret.is_locked(content):
             with contextlib.suppress(BadCertificate):
-                key = key_files.key_from_pem(content, secret.vault(home).key_password)
-                content = key_files.key_to_pem(key)
+                key = pem.any_key_from_pem(content, secret.vault(home).key_password)
+                content = pem.key_to_pem(key)
         found[path.name] = content.hex()
     return found
 

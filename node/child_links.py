@@ -22,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from conflict.values import Epoch
 from node import auditing
+from node.carry_key import publish_key
 from node.enrolment import answer
 from node.line import Line, Turn
 from node.link import StreamLink
@@ -220,6 +221,7 @@ class ChildLinks:
         try:
             await turn.take()
             await certify_root_if_due(self.node)
+            await publish_key(self.node)
             waited = time.monotonic() - came
             if await self.node.database.read(path_of, unit, certified.epoch or Epoch("")) != certified.path:
                 await self.node.database.write(meet, self.node.context, self.node.keys, certified)

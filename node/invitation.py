@@ -20,7 +20,8 @@ import msgspec
 
 from conflict.values import Epoch, UnitPath, level_of
 from node import authority
-from node.keys import KeyStore, key_from_pem, key_to_pem, to_pem
+from node.keys import KeyStore
+from node.pem import key_from_pem, key_to_pem, to_pem
 from sync_engine.certificates import tree_id_of, verify_enrolment_path
 from sync_engine.errors import BadCertificate, BadInput, BadInvitation, WrongTree
 from sync_engine.names import check_label, check_unit, parent_of

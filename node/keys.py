@@ -23,16 +23,10 @@ from typing import Self, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from conflict.values import Epoch, UnitPath
 from node import authority, platform, secret
+from node.pem import from_pem, key_from_pem, key_to_pem, to_pem
 from sync_engine.certificates import (
     UNREADABLE,
     Certified,
@@ -345,40 +339,6 @@ def _ca_file(directory: Path, der: bytes, certified: Certified) -> str:
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
-
-
-def to_pem(certificates: Sequence[bytes]) -> bytes:
-    """DER certificates as one PEM text, in order."""
-    return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in certificates)
-
-
-def from_pem(text: bytes) -> tuple[bytes, ...]:
-    """The DER certificates of a PEM text. Raises BadCertificate."""
-    try:
-        return tuple(authority.der_of(certificate) for certificate in x509.load_pem_x509_certificates(text))
-    except UNREADABLE as error:
-        raise BadCertificate("these are not certificates in PEM") from error
-
-
-def key_to_pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> bytes:
-    lock = NoEncryption() if password is None else BestAvailableEncryption(password)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
-
-
-def key_from_pem(text: bytes, password: bytes | None = None) -> ec.EllipticCurvePrivateKey:
-    """A P-256 key. Raises BadCertificate, whose words never hold any of the text."""
-    if not secret.is_locked(text):
-        password = None
-    elif password is None:
-        raise BadCertificate("this key is encrypted")
-    try:
-        key = load_pem_private_key(text, password)
-    except UNREADABLE:
-        raise BadCertificate("this is not a key in PEM") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise BadCertificate("the key is not an ECDSA key")
-    check_key(key.public_key())
-    return key
 
 
 def _directory(home: Path) -> Path:

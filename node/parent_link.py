@@ -20,6 +20,7 @@ from dongbo.v1 import sync_pb2
 
 from conflict.values import UnitPath
 from node import __version__, renewal
+from node.carry_key import publish_key
 from node.invitation import Invitation
 from node.keys import Pending
 from node.link import StreamLink
@@ -63,6 +64,7 @@ async def sync_with_parent(node: Node, progress: Callable[[Summary], None] = lam
         raise NoParent(f"{node.config.unit} is the root of its tree")
     address = node.config.parent_address
     async with faults_noted(node, parent), throttled(address, node.config.schedule.rate_kbit_s) as near:
+        await publish_key(node)
         if renewal.is_due(node, datetime.now(UTC)):
             await _renew(node, parent, near)
         summary = await _dial(node, parent, near, progress)

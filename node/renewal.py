@@ -106,6 +106,17 @@ async def request_of(node: Node) -> bytes:
     return wire.SerializeToString()
 
 
+async def take_answer(node: Node, response: bytes) -> None:
+    """Install what came without being waited for: again and again, until the parent has heard of it. Raises what
+    ``install`` does."""
+    try:
+        granted = sync_pb2.EnrolResponse.FromString(response)
+    except DecodeError as error:
+        raise Malformed("the parent's answer does not parse") from error
+    if tuple(granted.node_path) != node.keys.node_path:
+        await install(node, await request_of(node), response)
+
+
 async def install(node: Node, request: bytes, response: bytes) -> None:
     """Go on under what the parent granted, without a restart. Raises BadCertificate, WrongTree or Malformed."""
     asked = sync_pb2.RenewRequest.FromString(request)

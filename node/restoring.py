@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from node import config as configs
-from node import keys as key_files
-from node import platform, secret
+from node import pem, platform, secret
 from node.backup import FORMAT, LENGTH_BYTES, Tell
 from node.config import ENCRYPTED, AtRest, Config
 from node.keys import KeyStore
-from node.sealed_file import CHUNK_BYTES, NotSealed, Reader
+from node.sealed_chunks import CHUNK_BYTES
+from node.sealed_file import NotSealed, Reader
 from node.secret import AT_REST, DATABASE, NoSecret
 from node.storage import rest
 from node.storage.engine import open_engine
@@ -179,7 +179,7 @@ def _write_keys(files: Mapping[str, str], stage: Path, vault: secret.Vault) -> N
             raise NotSealed("this backup names a file that cannot be")
         data = bytes.fromhex(content)
         if name.endswith(".key") and not secret.is_locked(data):
-            data = key_files.key_to_pem(key_files.key_from_pem(data), vault.password_of(name))
+            data = pem.key_to_pem(pem.any_key_from_pem(data), vault.password_of(name))
         platform.write_private(folder / name, data)
 
 

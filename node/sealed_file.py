@@ -1,34 +1,28 @@
 """A long file encrypted with a passphrase, written and read in bounded memory.
 
-Role: chunks sealed one by one so that none can be changed, left out, moved, or cut from the end unnoticed.
-Reach: node.secret for stretching, cryptography. Source: docs/decisions/0027; the construction is STREAM of Hoang,
-Reyhanitabar, Rogaway and Vizár, "Online Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance" (2015).
-Invariant: what ``Reader`` gives out was written by ``Writer`` under the same passphrase, from the first byte; that it
-ends where the writer ended is known when the reader has come to the end, not before.
+Role: what stands before the sealed chunks, and whether a passphrase is the right one.
+Reach: node.secret for stretching, node.sealed_chunks. Source: docs/decisions/0027.
 
-    magic, scrypt's three numbers, salt (32), check (16), nonce prefix (7)      the header, in every chunk's seal
-    chunks of CHUNK_BYTES, each with its tag (16); the last may be shorter      nonce = prefix, number (4), is last (1)
+    magic, scrypt's three numbers, salt (32), check (16), nonce prefix (7)      the beginning, in every chunk's seal
+    sealed chunks
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from node import secret
+from node.sealed_chunks import PREFIX_BYTES, Broken, ChunkReader, ChunkWriter
 from sync_engine.errors import LocalFault
 
 MAGIC = b"dongbo sealed 1\n"
 NUMBERS = bytes([secret.SCRYPT_LOG_N, secret.SCRYPT_R, secret.SCRYPT_P])
-SALT_BYTES, CHECK_BYTES, PREFIX_BYTES, TAG_BYTES = 32, 16, 7, 16
+SALT_BYTES, CHECK_BYTES = 32, 16
 HEADER_BYTES = len(MAGIC) + len(NUMBERS) + SALT_BYTES + CHECK_BYTES + PREFIX_BYTES
-CHUNK_BYTES = 256 * 1024
-CHUNKS_MAX = 1 << 32
 
 
 class NotSealed(LocalFault):
@@ -61,31 +55,22 @@ class FileKey:
 
 
 class Writer:
-    """Seals what it is given into a file; nothing is complete before ``finish``."""
+    """Seals what it is given into a file; nothing is complete before ``finish``. Raises NotSealed."""
 
     def __init__(self, file: BinaryIO, key: FileKey) -> None:
-        self._file = file
-        self._cipher = key.cipher()
-        self._prefix = secrets.token_bytes(PREFIX_BYTES)
-        self._header = MAGIC + NUMBERS + key.salt + key.check() + self._prefix
-        self._number = 0
-        self._held = bytearray()
-        file.write(self._header)
+        prefix = secrets.token_bytes(PREFIX_BYTES)
+        beginning = MAGIC + NUMBERS + key.salt + key.check() + prefix
+        self._chunks = ChunkWriter(file, key.cipher(), prefix, beginning)
+        file.write(beginning)
 
     def write(self, data: bytes) -> None:
-        self._held += data
-        while len(self._held) > CHUNK_BYTES:  # never the last one here: that is sealed as such
-            self._seal(bytes(self._held[:CHUNK_BYTES]), last=False)
-            del self._held[:CHUNK_BYTES]
+        try:
+            self._chunks.write(data)
+        except Broken:
+            raise NotSealed("the file would be longer than can be sealed") from None
 
     def finish(self) -> None:
-        self._seal(bytes(self._held), last=True)
-
-    def _seal(self, chunk: bytes, *, last: bool) -> None:
-        if self._number >= CHUNKS_MAX:
-            raise NotSealed("the file would be longer than can be sealed")
-        self._file.write(self._cipher.encrypt(_nonce(self._prefix, self._number, last=last), chunk, self._header))
-        self._number += 1
+        self._chunks.finish()
 
 
 class Reader:
@@ -106,38 +91,17 @@ class Reader:
                 "the passphrase does not open this backup",
                 hint="look for the passphrase of the day it was made; if that was the one, its first bytes are damaged",
             )
-        self._file, self._header, self._prefix, self._cipher = file, header, header[-PREFIX_BYTES:], key.cipher()
-        self._chunks = self._open_all()
-        self._held = bytearray()
+        self._chunks = ChunkReader(file, key.cipher(), header[-PREFIX_BYTES:], header)
 
     def read(self, size: int) -> bytes:
         """So many bytes, fewer only where the file ends."""
-        while len(self._held) < size and (chunk := next(self._chunks, None)) is not None:
-            self._held += chunk
-        found = bytes(self._held[:size])
-        del self._held[:size]
-        return found
+        try:
+            return self._chunks.read(size)
+        except Broken:
+            raise NotSealed("this backup is damaged, or its end is missing") from None
 
     def read_exactly(self, size: int) -> bytes:
         found = self.read(size)
         if len(found) < size:
             raise NotSealed("this backup ends too early")
         return found
-
-    def _open_all(self) -> Iterator[bytes]:
-        number, sealed = 0, self._file.read(CHUNK_BYTES + TAG_BYTES)
-        while True:
-            following = self._file.read(CHUNK_BYTES + TAG_BYTES)
-            try:
-                nonce = _nonce(self._prefix, number, last=not following)
-                yield self._cipher.decrypt(nonce, sealed, self._header)
-            except InvalidTag:
-                raise NotSealed("this backup is damaged, or its end is missing") from None
-            if not following:
-                return
-            number, sealed = number + 1, following
-
-
-def _nonce(prefix: bytes, number: int, *, last: bool) -> bytes:
-    """Never twice under one key: the key is drawn for one file, the number counts, and the last has its mark."""
-    return prefix + number.to_bytes(4, "big") + bytes([last])

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from conflict.values import Head, Scope, UnitPath
+from conflict.values import Epoch, Head, Scope, UnitPath
 from node.auditing import batch_refused
 from node.heartbeat import beat
 from node.line import Line, Turn
@@ -23,16 +23,19 @@ from node.link import Link
 from node.local import Node
 from node.shipping import Shipper
 from node.storage import peers
+from node.storage.carried import note_line
 from node.storage.certificates import check_not_replaced
 from node.storage.damaged import note_if_damaged
 from node.storage.inbox import Taken
 from node.storage.lives import is_another_life
 from node.storage.proving import Verified
+from node.storage.receipts import void
 from node.storage.revocations import check_not_revoked
 from node.summary import Summary
 from node.telling import Teller, begin
 from sync_engine.batch import parse_batch
 from sync_engine.branches import LostHistory, MayHaveLostHistory, PeerRestored, ShipBranch, TellChain
+from sync_engine.carried import CarriedExchange
 from sync_engine.errors import (
     BadCertificate,
     BadSignature,
@@ -51,6 +54,7 @@ from sync_engine.exchange import (
     Exchange,
     Finish,
     PeerForked,
+    PeerHeard,
     PeerMet,
     PeerRefused,
     Prove,
@@ -88,7 +92,8 @@ async def faults_noted(node: Node, peer: str) -> AsyncIterator[None]:
 
 class Session:
     """One session on one link. ``child`` names the link; the peer is the other end of it. ``turn`` is that of a server
-    with many children: whoever runs the session has taken it, and gives it back."""
+    with many children: whoever runs the session has taken it, and gives it back. ``answers``: the link is a
+    file that was carried here, and one that will be; the peer had heard of this life of this node."""
 
     def __init__(
         self,
@@ -99,11 +104,13 @@ class Session:
         peer: UnitPath,
         progress: Callable[[Summary], None],
         turn: Turn | None = None,
+        answers: Epoch | None = None,
     ) -> None:
         self.node, self.link, self.child, self.peer = node, link, child, peer
         self.summary = Summary(peer)
         self._progress = progress
         self._turn = turn or Turn(Line())
+        self._answers = answers
         self._sending = asyncio.Lock()
         self._inbox: asyncio.Queue[Verified] = asyncio.Queue(maxsize=2)  # prove the next while one is stored
         self._tasks: list[asyncio.Task[None]] = []
@@ -120,8 +127,10 @@ class Session:
         await self.node.apply_ready()  # what a session that was cut off had stored and not yet applied
         await self.node.seal_next()  # often that is all; the rest of a backlog is sealed while we ship
         await beat(self.node)
-        certificate = self.node.keys.certified.sha256
-        self._exchange = await self.node.database.read(begin, self.node.context, self.child, self.peer, certificate)
+        certificate, kind = self.node.keys.certified.sha256, Exchange if self._answers is None else CarriedExchange
+        self._exchange = await self.node.database.read(
+            begin, self.node.context, self.child, self.peer, certificate, kind
+        )
         self._teller = Teller(self.node, self._exchange, self._send)
         self._shipper = Shipper(
             *(self.node, self._exchange, self._teller, self.summary),
@@ -150,7 +159,11 @@ class Session:
         if self._some_wait:  # what was held back may have been vouched for by what came after it
             await self.node.apply_ready()
         life = None if self._left_own else self.node.context.epoch
-        await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms(), life)
+        if self._answers is None:
+            await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms(), life)
+            await self.node.database.write(note_line, self.node.context, self.peer)
+        elif self._answers == life:
+            await self.node.database.write(peers.note_success, self.peer, self.node.context.now_ms(), life)
         self.summary.seconds = time.monotonic() - began
         return self.summary
 
@@ -182,7 +195,8 @@ class Session:
     async def _next_frame(self) -> bytes | None:
         """The next frame, or None when the peer has ended its side."""
         try:
-            async with asyncio.timeout(IDLE_S):  # wait_for forgets that it was cancelled where a frame comes just then
+            # wait_for forgets that it was cancelled where a frame comes just then
+            async with asyncio.timeout(IDLE_S if self._answers is None else None):
                 return await self.link.receive()
         except TimeoutError:
             raise LinkFault(f"{self.peer} has said nothing for {IDLE_S:.0f} seconds") from None
@@ -195,10 +209,7 @@ class Session:
                 case Store(data):
                     await self._prove(data)
                 case StoreCertificates() | KeepStatements() | KeepReceipt():
-                    self._some_wait |= isinstance(effect, KeepStatements)
-                    await self._teller.keep(effect)
-                    if isinstance(effect, KeepReceipt):
-                        await self._perform(self._exchange.on_receipt_kept())
+                    await self._keep(effect)
                 case Ship(scopes):
                     self._beside(self._shipper.ship(scopes))
                 case SignReceipt(scopes):
@@ -217,6 +228,14 @@ class Session:
                 case _:
                     await self._note(effect)
 
+    async def _keep(self, told: StoreCertificates | KeepStatements | KeepReceipt) -> None:
+        if isinstance(told, KeepReceipt):
+            await self._inbox.join()  # what it names may stand before it in one bundle
+        self._some_wait |= isinstance(told, KeepStatements)
+        await self._teller.keep(told)
+        if isinstance(told, KeepReceipt):
+            await self._perform(self._exchange.on_receipt_kept())
+
     async def _note(self, effect: Effect) -> None:
         """What the peer is, holds and says of itself."""
         match effect:
@@ -228,6 +247,8 @@ class Session:
                 log.warning("batch refused by the peer", peer=self.peer, stream=str(head.stream), reason=why)
                 self.summary.refused.append(f"{head.stream}: {self.peer} did not take it: {why}")
                 self._doubted.append(head)
+            case PeerHeard(hello):
+                await self.node.database.write(void, self.peer, hello.epoch)
             case PeerMet(hello):
                 await self.node.database.read(check_not_revoked, self.peer, hello.epoch)
                 await self.node.database.read(check_not_replaced, self.peer, hello.epoch)

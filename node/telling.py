@@ -35,13 +35,20 @@ FRAME_BYTES = 512 * 1024
 """A frame is full with so many bytes of statements."""
 
 
-def begin(connection: Connection, context: Context, child: UnitPath, peer: UnitPath, certificate: bytes) -> Exchange:
+def begin(
+    connection: Connection,
+    context: Context,
+    child: UnitPath,
+    peer: UnitPath,
+    certificate: bytes,
+    kind: type[Exchange] = Exchange,
+) -> Exchange:
     """One side of a session, as things stand here."""
     hello, held = hello_of(connection, context, child, certificate)
     statements = digests_on_link(connection, child)
     lacking = unconfirmed(connection, child, peer, held.values())
     wants = wanted(connection, child)
-    return Exchange(hello, held, child=child, peer=peer, statements=statements, unconfirmed=lacking, wanted=wants)
+    return kind(hello, held, child=child, peer=peer, statements=statements, unconfirmed=lacking, wanted=wants)
 
 
 class Teller:

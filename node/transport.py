@@ -22,7 +22,8 @@ import grpc
 import grpc.aio
 
 from node.caps import connections_max
-from node.keys import KeyStore, from_pem
+from node.keys import KeyStore
+from node.pem import from_pem
 from sync_engine import errors
 from sync_engine.certificates import Certified, verify_enrolment_path, verify_link_path
 from sync_engine.errors import BadCertificate, LinkFault, PortTaken, Refused, ReplicationError, TooOften

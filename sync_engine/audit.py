@@ -53,6 +53,8 @@ class Act(StrEnum):
     RENEW = "renew"
     REVOKE = "revoke"
     BACKUP = "backup"
+    EXPORT = "bundle-export"
+    IMPORT = "bundle-import"
     REPAIR = "repair"
     CONFIG = "config"
     START = "start"

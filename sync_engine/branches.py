@@ -75,6 +75,11 @@ class Branches:
         """Whether no branch is on its way in either direction."""
         return not (self._shipping or self._awaited)
 
+    @property
+    def is_shipping(self) -> bool:
+        """Whether a branch is being sent."""
+        return bool(self._shipping)
+
     def on_heads(self, held: Mapping[StreamId, Head], theirs: Mapping[StreamId, Head]) -> list[BranchEffect]:
         """The parent's word is enough to begin a new life; a child must show the batches, else it could make its parent
         do so with a lie."""

@@ -40,7 +40,10 @@ ENROLMENT_PREFIX = "enrol."
 EPOCH = re.compile(r"[0-9a-f]{16}")
 
 TAGS = frozenset(
-    {"batch", "hello", "receipt", "heartbeat", "bundle", "enrol", "revocation", "lost", "fork", "handover"},
+    {
+        *("batch", "hello", "receipt", "heartbeat", "bundle", "enrol", "revocation", "lost", "fork", "handover"),
+        "encryption",
+    },
 )
 """What a node key signs. A signature made under one tag is worth nothing under another."""
 

@@ -1,6 +1,6 @@
 """One session between a child and its parent, as a state machine.
 
-Role: told what arrives and what the shell has done, name what to do next; a bundle will be one side of this, written
+Role: told what arrives and what the shell has done, name what to do next; ``carried`` is one side of this, written
 down.
 Reach: frames, names. Invariant: an Ack is named only after the shell reports a batch durable; nothing is assumed of
 the peer but what it said in this session, because either side may have been restored.
@@ -116,6 +116,13 @@ class PeerMet:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerHeard:
+    """A bundle says who wrote it: as ``PeerMet``, but when it was written nobody knows, and it is not there to meet."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Nothing is left to do or to wait for."""
 
@@ -134,6 +141,7 @@ Effect: TypeAlias = (
     | BranchEffect
     | PeerRefused
     | PeerMet
+    | PeerHeard
     | Finish
 )
 
@@ -218,8 +226,7 @@ class Exchange:
 
     def on_frame(self, frame: Frame) -> list[Effect]:
         """Raises a RemoteFault when the peer broke the protocol; the session is over then."""
-        if self.peer_hello is None and not isinstance(frame, Hello):
-            raise Malformed("the peer spoke before introducing itself")
+        self._check_introduced(frame)
         match frame:
             case Hello():
                 return self._on_hello(frame)
@@ -234,7 +241,7 @@ class Exchange:
                 self._credit = max(self._credit, total)
                 return []
             case Chain():
-                return [*self.branches.on_chain(frame), *self._finish_if_due()]
+                return self._on_chain(frame)
             case Want():
                 self.wanting.on_want(frame, self.child)
                 return []
@@ -245,6 +252,10 @@ class Exchange:
                 return self._finish_if_due()
             case _:
                 return self._on_told(frame)
+
+    def _check_introduced(self, frame: Frame) -> None:
+        if self.peer_hello is None and not isinstance(frame, Hello):
+            raise Malformed("the peer spoke before introducing itself")
 
     def _on_told(self, frame: Certificates | Statements | Receipt | ForkProof) -> list[Effect]:
         """What nodes have signed beside batches: it is kept."""
@@ -391,6 +402,9 @@ class Exchange:
             raise LimitExceeded("the peer sent more than it was allowed to")
         self._storing += 1
         return [Store(data)]
+
+    def _on_chain(self, chain: Chain) -> list[Effect]:
+        return [*self.branches.on_chain(chain), *self._finish_if_due()]
 
     def _on_refusal(self, refusal: Refusal) -> list[Effect]:
         stream = refusal.head.stream

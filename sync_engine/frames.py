@@ -26,6 +26,7 @@ TIME_MS_MAX = 2**48 - 1
 """A peer's clock is cut to what a time may be: it informs, so even nonsense is no reason to refuse."""
 
 HASH_BYTES = 32
+BATCH_TAG = bytes([4 << 3 | 2])
 
 CHAIN_MAX = 100_000
 """Hashes of one chain: three megabytes. Two lives that part farther back than this need a person."""
@@ -182,6 +183,19 @@ def encode(frame: Frame) -> bytes:
     return _to_wire(frame).SerializeToString()
 
 
+def statement_to_wire(statement: Statement) -> sync_pb2.Statement:
+    return sync_pb2.Statement(tag=statement.tag, body=statement.body, signature=statement.signature)
+
+
+def statement_from_wire(wire: sync_pb2.Statement) -> Statement:
+    return Statement(wire.tag, wire.body, wire.signature)
+
+
+def is_batch(data: bytes) -> bool:
+    """Whether a frame's bytes are a batch's, without reading it: the tag of ``Frame.batch``."""
+    return data[:1] == BATCH_TAG
+
+
 def _to_wire(frame: Frame) -> sync_pb2.Frame:
     match frame:
         case Hello():
@@ -220,7 +234,7 @@ def _to_wire(frame: Frame) -> sync_pb2.Frame:
         case Want(heads):
             return sync_pb2.Frame(want=sync_pb2.Want(scopes=scopes_to_wire(heads)))
         case Statements(statements):
-            told = [sync_pb2.Statement(tag=each.tag, body=each.body, signature=each.signature) for each in statements]
+            told = map(statement_to_wire, statements)
             return sync_pb2.Frame(statements=sync_pb2.Statements(statements=told))
         case Receipt(body, signature):
             return sync_pb2.Frame(receipt=sync_pb2.Receipt(body=body, signature=signature))
@@ -329,8 +343,7 @@ def _from_wire(wire: sync_pb2.Frame) -> Frame | None:
         case "want":
             return Want(_heads_in(wire.want.scopes))
         case "statements":
-            told = wire.statements.statements
-            return Statements(tuple(Statement(each.tag, each.body, each.signature) for each in told))
+            return Statements(tuple(map(statement_from_wire, wire.statements.statements)))
         case "receipt":
             return Receipt(wire.receipt.body, wire.receipt.signature)
         case "done":

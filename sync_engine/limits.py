@@ -63,3 +63,6 @@ WRITE_MS_MAX = 200
 
 CLOCK_SKEW_MS_MAX = 5 * 60 * 1000
 """A clock this far from the parent's is said so, and nothing else follows: five minutes forgive a slow clock."""
+
+PARTS_MAX = 10_000
+"""Files of one bundle: a whole country's register in parts of a megabyte."""

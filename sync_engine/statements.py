@@ -1,10 +1,11 @@
-"""What one node signs for all whom it concerns: heartbeats, handovers, revocations, and what is lost.
+"""What one node signs for all whom it concerns: heartbeats, handovers, revocations, what is lost, encryption keys.
 
 Role: encode and decode their bodies, bounded; say in which scope each travels, who may sign it, and prove that.
 Reach: the generated protobuf, frames, certificates. Source: protocol, "Exchange". Invariant: a statement is kept and
 passed on as the bytes that were signed; nothing here looks at a clock.
 
-A ``Statement`` is bytes with a tag; ``parse`` makes a ``Heartbeat``, ``Handover``, ``Revocation`` or ``Lost`` of it,
+A ``Statement`` is bytes with a tag; ``parse`` makes a ``Heartbeat``, ``Handover``, ``Revocation``, ``Lost`` or
+``EncryptionKey`` of it,
 ``body_of`` the bytes to sign. Each travels like the batches of one scope (``scope_of``): a heartbeat is about one
 scope, so that it shows no heads to who may not know them; what is about a unit's key travels like that unit's
 catalogue, to all that can meet its batches. ``RULES`` has by kind what must hold of a statement whatever its signature:
@@ -31,9 +32,14 @@ from sync_engine.limits import STATEMENT_BYTES_MAX
 from sync_engine.names import CATALOG, check_scope, check_unit, is_held_by, is_shared, may_write, parent_of
 from sync_engine.wire import guard
 
-HEARTBEAT, HANDOVER, REVOCATION, LOST = "heartbeat", "handover", "revocation", "lost"
+HEARTBEAT, HANDOVER, REVOCATION, LOST, ENCRYPTION = "heartbeat", "handover", "revocation", "lost", "encryption"
 
 REASON_LENGTH_MAX = 500
+
+KEM_KEY_BYTES = {"x25519": 32, "mlkem768-x25519": 1184 + 32}
+"""By key encapsulation (RFC 9180, and its hybrid with ML-KEM-768) the length of a public key."""
+
+KEMS: dict[sync_pb2.Kem, str] = {sync_pb2.KEM_X25519: "x25519", sync_pb2.KEM_MLKEM768_X25519: "mlkem768-x25519"}
 
 CHUNKS_LOST_MAX = 5_000
 """Of one batch: with the hashes in a statement of the greatest size there is room for some more."""
@@ -96,7 +102,21 @@ class Lost:
     time_ms: int
 
 
-Said: TypeAlias = Heartbeat | Handover | Revocation | Lost
+@dataclass(frozen=True, slots=True)
+class EncryptionKey:
+    """Under which key things are encrypted to this unit. Of several that one epoch names the greatest ``time_ms``
+    counts."""
+
+    tree_id: bytes
+    unit: UnitPath
+    epoch: Epoch
+    kem: str
+    """One of KEM_KEY_BYTES; empty: one that this version does not know."""
+    public_key: bytes
+    time_ms: int
+
+
+Said: TypeAlias = Heartbeat | Handover | Revocation | Lost | EncryptionKey
 
 
 def tag_of(said: Said) -> str:
@@ -109,11 +129,15 @@ def tag_of(said: Said) -> str:
             return REVOCATION
         case Lost():
             return LOST
+        case EncryptionKey():
+            return ENCRYPTION
 
 
 def signer_of(said: Said) -> tuple[UnitPath, Epoch]:
     """The node whose key must have signed it."""
-    return (said.unit, said.epoch) if isinstance(said, Heartbeat | Lost) else (said.signer, said.signer_epoch)
+    if isinstance(said, Handover | Revocation):
+        return said.signer, said.signer_epoch
+    return said.unit, said.epoch
 
 
 def lives_of(said: Said) -> frozenset[tuple[UnitPath, Epoch]]:
@@ -166,6 +190,9 @@ def _to_wire(said: Said) -> Message:
             return sync_pb2.RevocationBody(**_common(said), **_signed_by(said), reason=said.reason, last=last)
         case Lost():
             return sync_pb2.LostBody(**_common(said), scope=said.scope, batch=said.batch, chunks=said.chunks)
+        case EncryptionKey():
+            kem = next((number for number, name in KEMS.items() if name == said.kem), sync_pb2.KEM_UNSPECIFIED)
+            return sync_pb2.EncryptionKeyBody(**_common(said), kem=kem, public_key=said.public_key)
 
 
 def _common(said: Said) -> dict[str, Any]:
@@ -202,6 +229,9 @@ def parse(statement: Statement) -> Said:
             case "lost":
                 guard(body, dict.fromkeys((1, 2, 3, 4, 5, 7), 1) | {6: CHUNKS_LOST_MAX})
                 return _lost(sync_pb2.LostBody.FromString(body))
+            case "encryption":
+                guard(body, dict.fromkeys(range(1, 7), 1))
+                return _encryption(sync_pb2.EncryptionKeyBody.FromString(body))
             case _:
                 raise Malformed("a statement of a kind that is not known here")
     except DecodeError as error:
@@ -237,6 +267,13 @@ def _lost(wire: sync_pb2.LostBody) -> Lost:
     if not wire.chunks or any(len(each) != 32 for each in (wire.batch, *wire.chunks)):
         raise Malformed("what is lost is named by hashes")
     return Lost(**_read(wire), scope=check_scope(wire.scope), batch=wire.batch, chunks=tuple(wire.chunks))
+
+
+def _encryption(wire: sync_pb2.EncryptionKeyBody) -> EncryptionKey:
+    kem = KEMS.get(wire.kem, "")
+    if kem and len(wire.public_key) != KEM_KEY_BYTES[kem]:
+        raise Malformed("an encryption key has a wrong length")
+    return EncryptionKey(**_read(wire), kem=kem, public_key=wire.public_key)
 
 
 def _read(wire: Any) -> dict[str, Any]:
@@ -290,6 +327,7 @@ RULES: dict[str, list[Callable[[Any], None]]] = {
     HANDOVER: [_rule_handover],
     REVOCATION: [_rule_revocation],
     LOST: [_rule_lost],
+    ENCRYPTION: [],
 }
 """What must hold of a statement from its own words; each raises a RemoteFault."""
 

@@ -64,12 +64,12 @@ class Telling:
         """A batch of this scope has been sent or stored."""
         self._wanted.add(scope)
 
-    def on_complete(self) -> list[SignReceipt]:
-        """Nothing is left to send or to store. Once a session."""
+    def on_complete(self, more: frozenset[Scope] = frozenset()) -> list[SignReceipt]:
+        """Nothing is left to send or to store. Once a session. ``more`` are scopes to sign for in any case."""
         if self._asked:
             return []
         self._asked = True
-        return [SignReceipt(frozenset(self._wanted))]
+        return [SignReceipt(frozenset(self._wanted) | more)]
 
     def on_receipt(self, receipt: Receipt) -> KeepReceipt:
         """Raises Malformed."""

@@ -16,6 +16,7 @@ from typing import Any, Self
 from conflict.values import UnitPath
 from node import config as configs
 from node import renewal, setup
+from node.carry_key import publish_key
 from node.commands.proof import verify
 from node.config import Config, Schedule
 from node.local import Node
@@ -176,6 +177,8 @@ class Family:
         """One call, which begins with the certificates that are due; over ``line`` as the child hears it."""
         child, parent = self.nodes[name], self.nodes[to or str(parent_of(self.nodes[name].context.unit))]
         await renewal.certify_root(parent, datetime.now(UTC))
+        for node in (child, parent):
+            await publish_key(node)
         await self._renew(name, parent)
         there, back = asyncio.Queue[bytes | None](), asyncio.Queue[bytes | None]()
         unit = child.context.unit

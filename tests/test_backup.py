@@ -23,7 +23,8 @@ from node.config import AtRest, Ca
 from node.keys import KeyStore
 from node.local import Node
 from node.restoring import RESTORED
-from node.sealed_file import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES, FileKey, NotSealed, Reader, Writer, WrongPassphrase
+from node.sealed_chunks import CHUNK_BYTES, TAG_BYTES
+from node.sealed_file import HEADER_BYTES, FileKey, NotSealed, Reader, Writer, WrongPassphrase
 from node.secret import NoSecret
 from node.storage import rest
 from node.storage.rest import Damaged

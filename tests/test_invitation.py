@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conflict.values import Epoch
-from node import authority, invitation, keys, parent_link
+from node import authority, invitation, keys, parent_link, pem
 from node.invitation import PREFIX, TOKEN_CHARS_MAX, Invitation
 from node.keys import KeyFault, KeyStore
 from sync_engine.certificates import subject_of, verify_enrolment_path, verify_node_path
@@ -130,7 +130,7 @@ def framed(body: bytes) -> str:
 
 MADE_UP: dict[str, Callable[[Invitation], str]] = {
     "no certificates": lambda good: forged(good, path=()),
-    "another key": lambda good: forged(good, key_pem=keys.key_to_pem(authority.new_key())),
+    "another key": lambda good: forged(good, key_pem=pem.key_to_pem(authority.new_key())),
     "no key": lambda good: forged(good, key_pem=b""),
     "another root": lambda good: forged(
         good, path=(*good.path[:-1], authority.der_of(authority.make_root_ca("vn", authority.new_key())))

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from conflict.values import UnitPath
-from node import authority, invitation, keys, platform, transport
+from node import authority, invitation, keys, pem, platform, transport
 from node.keys import KeyFault, KeyStore
 from sync_engine.certificates import check_signature, verify_node_path
 from sync_engine.errors import BadCertificate, DiskFull, HomeLocked, NotSetUp, WrongTree
@@ -261,13 +261,13 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a key that is no key": ("node.key", lambda keys_: platform.write_private(keys_ / "node.key", b"scrap")),
     "a key of someone else": (
         "does not belong",
-        lambda keys_: platform.write_private(keys_ / "node.key", keys.key_to_pem(authority.new_key())),
+        lambda keys_: platform.write_private(keys_ / "node.key", pem.key_to_pem(authority.new_key())),
     ),
     "no key": ("node.key", lambda keys_: (keys_ / "node.key").unlink()),
     "an empty certificate file": ("node.pem", lambda keys_: platform.write_private(keys_ / "node.pem", b"")),
     "a CA key of someone else": (
         "ca.key",
-        lambda keys_: platform.write_private(keys_ / "ca.key", keys.key_to_pem(authority.new_key())),
+        lambda keys_: platform.write_private(keys_ / "ca.key", pem.key_to_pem(authority.new_key())),
     ),
 }
 
@@ -296,8 +296,8 @@ def test_tls_gets_the_chain_without_the_root(root: KeyStore, tmp_path: Path) -> 
     district = join(province, tmp_path / "phu-vang", "phu-vang.hue.vn")
     chain = x509.load_pem_x509_certificates(district.tls_chain_pem)
     assert tuple(authority.der_of(one) for one in chain) == district.node_path[:-1]
-    assert keys.from_pem(district.tls_root_pem) == root.node_path[-1:]
-    assert keys.key_from_pem(district.tls_key_pem).public_key() == district.certified.public_key
+    assert pem.from_pem(district.tls_root_pem) == root.node_path[-1:]
+    assert pem.key_from_pem(district.tls_key_pem).public_key() == district.certified.public_key
     assert chain[0].subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)[0].value == district.epoch
 
 

@@ -26,6 +26,7 @@ GENERATED = {"dongbo"}
 """Generated protobuf is met in sync_engine's codec and in node's services, nowhere else."""
 CODEC = {
     "sync_engine/batch.py",
+    "sync_engine/bundle.py",
     "sync_engine/frames.py",
     "node/enrolment.py",
     "node/parent_link.py",

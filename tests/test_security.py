@@ -103,6 +103,7 @@ def test_what_others_say_of_themselves_does_not_steer_the_terminal(capsys: pytes
     unit = {"unit": DISTRICT, "name": steers, "level": "district", "has_node": True}
     views.show_units([{**unit, "revoked": False, "invited_until_ms": None}])
     child = {"state": "failing", "last_seen_at": None, "behind_batches": 0, "last_error": steers}
+    child["by_hand"] = {"lives_by_stick": False}
     views.show(views.console(), views._children([{**unit, **child}]))
     said = (
         capsys.readouterr().out

@@ -19,6 +19,7 @@ from node.cli.audit import audit
 from node.cli.backup import backup, restore
 from node.cli.bulk import dump, load
 from node.cli.calling import HOME, JSON, account, clear_progress, execute, no_progress, show_json, teller
+from node.cli.carrying import export, import_
 from node.cli.demo import demo
 from node.cli.duplicates import duplicates
 from node.cli.journal import conflicts
@@ -284,6 +285,8 @@ main.add_command(audit)
 main.add_command(registry)
 main.add_command(load)
 main.add_command(dump)
+main.add_command(export)
+main.add_command(import_)
 main.add_command(rotate)
 main.add_command(recover)
 main.add_command(revoke)

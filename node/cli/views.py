@@ -114,7 +114,10 @@ def _status(status: Mapping[str, Any], *, tree: bool) -> RenderableType:
 def _parent(parent: Mapping[str, Any] | None) -> Text:
     if parent is None:
         return Text(say("status.root"))
-    text = Text(f"{parent['unit']} ({parent['address']}): ")
+    text = Text(f"{parent['unit']} ({parent['address']}): " if parent["address"] else f"{parent['unit']}: ")
+    stick = parent["by_hand"]
+    if stick["lives_by_stick"] or not parent["address"]:
+        return text.append(_by_hand(stick))
     text.append(say(f"state.{parent['state']}"), style=COLOURS.get(parent["state"], ""))
     text.append(", " + say("status.last", at=moment(parent["last_sync_at"])))
     if parent["last_error"]:
@@ -124,6 +127,17 @@ def _parent(parent: Mapping[str, Any] | None) -> Text:
         return text
     if planned := _next_call(parent, time.time_ns() // 1_000_000):
         text.append("\n" + planned)
+    return text
+
+
+def _by_hand(stick: Mapping[str, Any]) -> Text:
+    """A neighbour that is reached by stick: how it stands, when something left and came, and what is not confirmed."""
+    state = stick["state"] or "never"
+    key = "state.stick.stale" if state == "stale" else f"state.{state}"
+    text = Text(say("status.by_stick") + " ").append(say(key), style=COLOURS.get(state, ""))
+    text.append("\n" + say("status.stick", out=moment(stick["written_at"]), came=moment(stick["came_at"])))
+    if stick["unconfirmed_batches"]:
+        text.append("\n" + say("status.stick.waits", batches=number(stick["unconfirmed_batches"])))
     return text
 
 
@@ -337,12 +351,19 @@ def _children(children: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             child["unit"],
             plain(child["name"]),
-            Text(say(f"state.{child['state']}"), style=COLOURS.get(child["state"], "")),
-            moment(child["last_seen_at"]),
+            Text(_childs_state(child), style=COLOURS.get(child["state"], "")),
+            moment(child["by_hand"]["came_at"] if child["by_hand"]["lives_by_stick"] else child["last_seen_at"]),
             number(child["behind_batches"]) if child["behind_batches"] else "-",
             plain(child["last_error"] or ""),
         )
     return table
+
+
+def _childs_state(child: Mapping[str, Any]) -> str:
+    if not child["by_hand"]["lives_by_stick"] or child["state"] == "revoked":
+        return say(f"state.{child['state']}")
+    state = "state.stick.stale" if child["state"] == "stale" else f"state.{child['state']}"
+    return f"{say('status.by_stick')} {say(state)}"
 
 
 def _tree(status: Mapping[str, Any]) -> Tree:

@@ -23,6 +23,7 @@ def commands() -> Mapping[str, Command]:
     from node.commands.audit import audit
     from node.commands.backup import backup_home
     from node.commands.bulk import dump, load
+    from node.commands.carrying import export, import_
     from node.commands.duplicates import duplicates
     from node.commands.exchange import sync
     from node.commands.journal import conflicts, resolve_conflict
@@ -47,6 +48,8 @@ def commands() -> Mapping[str, Command]:
         "duplicates": duplicates,
         "verify": verify,
         "backup": backup_home,
+        "export": export,
+        "import": import_,
         "units": units,
         "invite": invite,
         "rotate": rotate,

@@ -14,6 +14,7 @@ from node import __version__
 from node.commands import Progress
 from node.commands.backup import last_backup_at
 from node.commands.below import as_told, units_below
+from node.commands.by_hand import by_hand
 from node.config import Config
 from node.keys import pending
 from node.local import Node, now_ms
@@ -72,7 +73,7 @@ def _status(connection: Connection, context: Context, config: Config, next_call:
     waiting, waiting_for = report.waiting(connection, context)
     left = report.left_streams(connection)
     held_back = revocations.quarantined(connection)
-    parent = _parent(connection, config, next_call)
+    parent = _parent(connection, context, config, next_call)
     names = dict(tuple(row) for row in execute(connection, "SELECT unit, name FROM _unit"))
     children = _children(connection, context, config, names)
     units = units_below(connection, context, names, children)
@@ -157,16 +158,20 @@ def _milliseconds(moment: datetime | None) -> int | None:
     return None if moment is None else round(moment.timestamp() * 1000)
 
 
-def _parent(connection: Connection, config: Config, next_call: NextCall | None) -> dict[str, Any] | None:
+def _parent(
+    connection: Connection, context: Context, config: Config, next_call: NextCall | None
+) -> dict[str, Any] | None:
     unit = parent_of(config.unit)
     if unit is None:
         return None
     peer = peers.peer_of(connection, unit)
     timetable, now = Timetable(config.schedule), _moment(now_ms())
+    stick = by_hand(connection, unit, context.unit, now_ms())
     return {
         "unit": unit,
         "address": config.parent_address,
-        "state": _parents_state(peer, timetable, now, next_call),
+        "state": stick["state"] or _parents_state(peer, timetable, now, next_call),
+        "by_hand": stick,
         "last_sync_at": None if peer is None else peer.last_ok_ms,
         "last_error": None if peer is None else peer.last_error,
         "last_error_at": None if peer is None else peer.last_error_ms,
@@ -185,12 +190,15 @@ def _children(
     children = []
     for unit in sorted(unit for unit in known if parent_of(unit) == context.unit):
         peer = peers.peer_of(connection, unit)
+        stick = by_hand(connection, UnitPath(unit), UnitPath(unit), now_ms())
+        state = "revoked" if revocations.is_out(connection, UnitPath(unit)) else stick["state"] or _state(peer, config)
         children.append(
             {
                 "unit": unit,
                 "name": names.get(unit, unit),
                 "level": registry.level_of(unit),
-                "state": "revoked" if revocations.is_out(connection, UnitPath(unit)) else _state(peer, config),
+                "state": state,
+                "by_hand": stick,
                 "last_seen_at": None if peer is None else peer.last_ok_ms,
                 "last_error": None if peer is None else peer.last_error,
                 "behind_batches": peers.behind(connection, unit, unit),

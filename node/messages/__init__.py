@@ -13,6 +13,7 @@ from node.messages import (
     at_rest,
     audit,
     bulk,
+    carrying,
     daily,
     demonstration,
     duplicates,
@@ -22,7 +23,10 @@ from node.messages import (
     trust,
 )
 
-_PARTS = (daily, duplicates, journal, bulk, accidents, audit, registries, trust, at_rest, proof, demonstration)
+_PARTS = (
+    *(daily, duplicates, journal, bulk, accidents, audit),
+    *(registries, trust, carrying, at_rest, proof, demonstration),
+)
 _ENGLISH: dict[str, str] = {key: sentence for part in _PARTS for key, sentence in part.ENGLISH.items()}
 
 

@@ -36,6 +36,8 @@ ENGLISH = {
     "audit.renew": "renewed a certificate",
     "audit.revoke": "revoked a unit's key",
     "audit.backup": "made a backup",
+    "audit.bundle-export": "wrote a bundle to be carried by hand",
+    "audit.bundle-import": "took in bundles that were carried here",
     "audit.repair": "repaired stored data",
     "audit.config": "settings were changed in node.toml",
     "audit.start": "the service started",

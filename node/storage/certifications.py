@@ -53,6 +53,17 @@ def answer_to(connection: Connection, unit: UnitPath, epoch: Epoch) -> bytes | N
     return None if response is None else bytes(response)
 
 
+def last_answer(connection: Connection, unit: UnitPath) -> tuple[Epoch, bytes] | None:
+    """What a child was given last for a key of its own, and for which epoch."""
+    row = execute(
+        connection,
+        "SELECT epoch, response FROM _certification WHERE unit = ? AND from_epoch IS NOT NULL AND response IS NOT NULL"
+        " ORDER BY asked_ms DESC, epoch LIMIT 1",
+        (unit,),
+    ).one_or_none()
+    return None if row is None else (Epoch(row[0]), bytes(row[1]))
+
+
 def forget_asked(connection: Connection, asked: Asked) -> None:
     execute(connection, "DELETE FROM _certification WHERE unit = ? AND epoch = ?", (asked.unit, asked.epoch))
 

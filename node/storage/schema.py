@@ -246,6 +246,19 @@ peer = _keyed(
     Column("certificate", LargeBinary),
 )
 
+# What is carried by hand to and from a neighbour: the number and time of the last bundle written for it, how many of
+# its batches no receipt names yet, and what is newest of that which came from it.
+carried = _keyed(
+    "_carried",
+    Column("unit", Text, primary_key=True),
+    Column("out_number", BigInteger, nullable=False, server_default="0"),
+    Column("out_ms", BigInteger),
+    Column("in_epoch", Text),
+    Column("in_number", BigInteger, nullable=False, server_default="0"),
+    Column("in_ms", BigInteger),
+    Column("line_ms", BigInteger),
+)
+
 # What a peer's receipts name, by stream.
 peer_head = _keyed(
     "_peer_head",

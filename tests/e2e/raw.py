@@ -18,8 +18,9 @@ import grpc
 import grpc.aio
 
 from conflict.values import UnitPath
-from node.keys import KeyStore, to_pem
+from node.keys import KeyStore
 from node.local import context_of
+from node.pem import to_pem
 from node.storage.engine import open_engine
 from node.storage.outbox import hello_of
 from node.transport import EXCHANGE, error_of

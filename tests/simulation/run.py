@@ -42,6 +42,7 @@ from tests.simulation.process import Process, SimulatedCrash
 from tests.simulation.registers import NodeCheck
 from tests.simulation.registrar import Registrar
 from tests.simulation.settling import Settler
+from tests.simulation.sticks import Post
 from tests.simulation.swarm import Swarm
 from tests.simulation.truth import NodeTruth, Truth
 
@@ -59,6 +60,10 @@ class Outcome:
     def digest(self) -> str:
         """The same for the same seed: a run that cannot be replayed is worth nothing."""
         return sha256("\n".join(self.trace).encode()).hexdigest()[:16]
+
+
+STICKS_SHARE = 0.4
+"""Of the seeds: in these bundles are carried by hand besides."""
 
 
 class Run:
@@ -91,6 +96,9 @@ class Run:
             *(self._stop, self._add, self.count, self.say),
         )
         self.custody = Custody(self.rng, self.nodes, self.switch_off, self.count, self.say)
+        fate = Random(f"sticks {seed}")  # of its own: what else happens in a seed is what it was before
+        rate = fate.uniform(0.02, 0.15) if fate.random() < STICKS_SHARE else 0.0
+        self.post = Post(fate, rate, self.custody, self.count, self.say)
         self.operator = Operator(self.rng, self.truth, self.count, self.say)
         self.settler = Settler(self.rng, self.truth, self.editor, self.count, self.say)
         self.registrar = Registrar(self.rng, self.swarm, self.nodes, self.count, self.say)
@@ -213,6 +221,7 @@ class Run:
                 self.start(node)
         self.misfortune.strike(self.tick)
         self.registrar.turn(self._guarded)
+        self.post.turn(self._guarded)
         up = [node for node in self.nodes.values() if node.is_up]
         what = rng.choices(["edit", "seal", "call", "frames"], [5, 2, 2, 6])[0]
         if what == "edit" and up:

@@ -151,6 +151,11 @@ MUST_FIRE = (
     "batch gap",
     "batch waiting",
     "batch known",
+    "stick",
+    "stick lost",
+    "stick comes again",
+    "stick taken in",
+    "old stick taken in",
 )
 """A batch of seeds in which one of these never happened proves nothing."""
 

@@ -1,11 +1,21 @@
 from dongbo.v1 import batch_pb2 as _batch_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Kem(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    KEM_UNSPECIFIED: _ClassVar[Kem]
+    KEM_X25519: _ClassVar[Kem]
+    KEM_MLKEM768_X25519: _ClassVar[Kem]
+KEM_UNSPECIFIED: Kem
+KEM_X25519: Kem
+KEM_MLKEM768_X25519: Kem
 
 class Frame(_message.Message):
     __slots__ = ("hello", "heads", "certificates", "batch", "ack", "credit", "refusal", "fork", "receipt", "done", "chain", "want", "statements")
@@ -280,6 +290,22 @@ class HeartbeatBody(_message.Message):
     audit_head: bytes
     holds: _containers.RepeatedCompositeFieldContainer[ScopeHeads]
     def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., heads: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ..., time: _Optional[int] = ..., audit_head: _Optional[bytes] = ..., holds: _Optional[_Iterable[_Union[ScopeHeads, _Mapping]]] = ...) -> None: ...
+
+class EncryptionKeyBody(_message.Message):
+    __slots__ = ("tree_id", "unit", "epoch", "kem", "public_key", "time")
+    TREE_ID_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KEM_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    tree_id: bytes
+    unit: str
+    epoch: int
+    kem: Kem
+    public_key: bytes
+    time: int
+    def __init__(self, tree_id: _Optional[bytes] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., kem: _Optional[_Union[Kem, str]] = ..., public_key: _Optional[bytes] = ..., time: _Optional[int] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("node_request", "ca_request", "epoch", "software", "handover")
