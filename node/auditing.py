@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Act] = {
     "release_held": Act.RELEASE_HELD,
     "refuse_held": Act.REFUSE_HELD,
     "invite": Act.INVITE,
+    "approve_request": Act.INVITE,
     "release": Act.RELEASE,
     "undo": Act.UNDO,
     "registry_apply": Act.APPLY,

@@ -141,7 +141,7 @@ class BundleWriter:
                 part.temporary.replace(part.path)
             platform.sync_directory(self._place.folder)
         except OSError as error:
-            raise self._fault(error) from error
+            raise write_fault(error, self._place.folder) from error
         return [part.path for part in self._parts]
 
     def drop(self) -> None:
@@ -169,7 +169,7 @@ class BundleWriter:
             file.write(beginning)
             part.record(encode_header(replace(self._header, part=number)))
         except OSError as error:
-            raise self._fault(error) from error
+            raise write_fault(error, self._place.folder) from error
         for data in self._repeated:
             self._write(data)
 
@@ -177,18 +177,19 @@ class BundleWriter:
         try:
             self._parts[-1].record(data)
         except OSError as error:
-            raise self._fault(error) from error
+            raise write_fault(error, self._place.folder) from error
         self.size += len(data)
 
-    def _fault(self, error: OSError) -> Exception:
-        folder = self._place.folder
-        if error.errno == errno.ENOSPC:
-            return DiskFull(f"no space left in {folder}", hint="free some space, then run this again")
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            return BadInput(f"{folder} cannot be written: {error.strerror}", hint="name another folder with --out")
-        if error.errno in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT):
-            return BadInput(f"{folder} is gone: {error.strerror}", hint="insert the stick again, then run this again")
-        return error
+
+def write_fault(error: OSError, folder: Path) -> Exception:
+    """What a person can do about a stick that cannot be written."""
+    if error.errno == errno.ENOSPC:
+        return DiskFull(f"no space left in {folder}", hint="free some space, then run this again")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return BadInput(f"{folder} cannot be written: {error.strerror}", hint="name another folder with --out")
+    if error.errno in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT):
+        return BadInput(f"{folder} is gone: {error.strerror}", hint="insert the stick again, then run this again")
+    return error
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ class Bundle:
 
     def frames(self) -> Iterator[bytes]:
         """The frames, read anew. Raises NoBundle where the file is not what it was, or OSError."""
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             reader = _reader(file, self._keys)
             header = _record(reader, HEADER_BYTES_MAX)
             if replace(parse_header(header), part=self.header.part) != self.header:
@@ -220,7 +221,7 @@ def prove(
 ) -> Bundle:
     """Read a whole file and prove that it was written for ``unit`` by whom it names; nothing else is done with it.
     Raises a RemoteFault, of which NotForHere says that it is another unit's, BadInput or OSError."""
-    with _opened(path) as file:
+    with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         reader = _reader(file, keys)
         digest = sha256()
@@ -242,7 +243,7 @@ def prove(
 
 def envelope_of(path: Path) -> Envelope:
     """What anybody can see of a file. Raises NoBundle, BadInput or OSError."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return _envelope(file)[0]
 
 
@@ -251,7 +252,7 @@ def _add(digest: Any, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
     """A plain file, and nothing that only looks like one: opening a pipe or a device may wait for ever, or do harm."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -262,7 +263,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BadInput(f"{path.name} is not a file", hint="name a bundle, or the folder that holds it")
+            raise BadInput(f"{path.name} is not a file", hint="name the file itself")
         yield file
 
 

@@ -27,13 +27,13 @@ def own_key(connection: Connection, context: Context) -> Statement | None:
     return None if found is None else found.statement
 
 
-async def publish_key(node: Node) -> None:
-    """Make and tell the key of the present life, unless that has been done. What a life signs that nobody can prove yet
-    is not told."""
+async def publish_key(node: Node, pair: envelope.KeyPair | None = None) -> None:
+    """Make and tell the key of the present life, unless that has been done; or tell ``pair``, which was made for it.
+    What a life signs that nobody can prove yet is not told."""
     epoch, sign = node.context.speaks_as
     if await node.database.read(own_key, node.context) is not None:
         return
-    pair = await asyncio.to_thread(envelope.make, node.home)
-    key = EncryptionKey(node.context.tree_id, node.context.unit, epoch, pair.kem, pair.public, node.context.now_ms())
+    made = pair if pair is not None else await asyncio.to_thread(envelope.make, node.home)
+    key = EncryptionKey(node.context.tree_id, node.context.unit, epoch, made.kem, made.public, node.context.now_ms())
     body = body_of(key)
     await node.database.write(keep, node.context, Statement(ENCRYPTION, body, sign(ENCRYPTION, body)))

@@ -19,6 +19,7 @@ from node.storage import carried
 from sync_engine.bundle import BundleHeader
 from sync_engine.errors import DiskFull, LocalFault
 from sync_engine.frames import is_batch
+from sync_engine.statements import EncryptionKey
 
 ROOM_FACTOR = 1.05
 """Of the batches alone; frames, certificates and statements come on top."""
@@ -58,14 +59,15 @@ class Desk(Protocol):
 
 
 class FileDesk:
-    """Bundles as files at ``place``."""
+    """Bundles as files at ``place``. ``to`` is the recipient's key where it cannot be told yet from what is kept here:
+    its handovers are still to come."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Place, to: EncryptionKey | None = None) -> None:
+        self._place, self._to = place, to
 
     async def begin(self, node: Node, header: BundleHeader, child: UnitPath) -> Writer:
         """Raises NoCarryKeyOf, DiskFull or BadInput."""
-        key = await node.database.read(carried.carry_key, header.recipient)
+        key = self._to or await node.database.read(carried.carry_key, node.context, header.recipient)
         if key is None:
             raise NoCarryKeyOf(f"{header.recipient} has not told under which key things are encrypted to it")
         _check_room(self._place.folder, await node.database.read(carried.bytes_lacking, header.recipient, child))

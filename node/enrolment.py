@@ -21,21 +21,31 @@ from node.keys import CaKeyAway, KeyStore
 from node.local import Node
 from node.renewal import certify, check_may_follow, granted, name_child
 from node.storage.audit import note
-from node.storage.certificates import keep_path, note_replaced
+from node.storage.carried import note_hand_key
+from node.storage.certificates import check_not_replaced, followers_of, keep_path, note_replaced
 from node.storage.certifications import Asked, forget_asked, note_asked
 from node.storage.context import Context
 from node.storage.engine import execute
+from node.storage.receipts import void
 from node.storage.registries import adopt_units, current_registry
+from node.storage.revocations import check_not_revoked
 from node.storage.sealing import seal_all
 from node.storage.setup import name_of, name_unit
 from sync_engine.audit import Act
 from sync_engine.batch import epoch_from_wire
 from sync_engine.certificates import Certified
-from sync_engine.errors import BadName, LocalFault, Malformed, NotCertifiedYet, RemoteFault
-from sync_engine.names import check_label, check_unit
+from sync_engine.enrolling import HandRequest
+from sync_engine.errors import BadInput, BadName, LocalFault, Malformed, NotCertifiedYet, RemoteFault
+from sync_engine.names import check_label, check_unit, is_name
+from sync_engine.statements import EncryptionKey
 from sync_engine.wire import guard
 
 REQUEST_BYTES_MAX = 16 * 1024
+
+TAKEN_BY_HAND = "if this request is to take the place of a lost machine, say --recover; else ask whose request it is"
+
+GOOD_FOR = timedelta(days=366)
+"""How long a request that came by hand waits for the CA key, as the list of units tells it."""
 
 
 class NoAddress(LocalFault):
@@ -103,21 +113,39 @@ def _invite(
     recover: bool,
 ) -> Invitation:
     unit = check_unit(f"{label}.{context.unit}")
+    name = _check_may_enrol(connection, context, unit, name, recover=recover)
+    made = invitations.create(keys, label, name, address, expires)
+    _record(connection, context, unit, name, sha256(made.path[0]).digest(), expires, recover=recover)
+    return made
+
+
+def _check_may_enrol(connection: Connection, context: Context, unit: UnitPath, name: str, *, recover: bool) -> str:
+    """The name of a unit that may have a node now. Raises BadName, UnitTaken or NothingToRecover."""
     registry = current_registry(connection, context)
     if unit.count(".") > registry.deepest:
         raise BadName(
             f"{unit} would lie deeper than the registry's levels",
             hint=f"the deepest level is {registry.level_name(registry.deepest)}",
         )
-    known = name_of(connection, unit)
     if recover:
         _check_taken(connection, unit)
-        name = name or known or label
-    else:
-        _check_free(connection, unit)
-    made = invitations.create(keys, label, name, address, expires)
+        return name or name_of(connection, unit) or unit.partition(".")[0]
+    _check_free(connection, unit)
+    return name
+
+
+def _record(
+    connection: Connection,
+    context: Context,
+    unit: UnitPath,
+    name: str,
+    digest: bytes,
+    expires: datetime,
+    *,
+    recover: bool,
+) -> None:
+    """An invitation, by its digest, in the place of every open one; its unit is named in this node's scope."""
     _void_open(connection, unit)
-    digest = sha256(made.path[0]).digest()
     execute(
         connection,
         "INSERT INTO _invitation (certificate, unit, name, expires_ms) VALUES (?, ?, ?, ?)",
@@ -125,14 +153,13 @@ def _invite(
     )
     if recover:
         execute(connection, "INSERT INTO _recovery (certificate) VALUES (?)", (digest,))
-    if name == known:
-        return made
+    if name == name_of(connection, unit):
+        return
     execute(connection, "INSERT OR IGNORE INTO _writable_unit (unit) VALUES (?)", (unit,))
     name_unit(connection, unit, name)
     seal_all(connection, context)
     adopt_units(connection, context)
     note(connection, context, Act.INVITE, {"unit": unit})
-    return made
 
 
 def _void_open(connection: Connection, unit: UnitPath) -> None:
@@ -217,6 +244,51 @@ def certify_invited(
     )
     _void_open(connection, unit)
     note(connection, context, Act.APPROVE if recovers else Act.ENROL, {"unit": unit, "epoch": epoch})
+    return made
+
+
+def may_certify_by_hand(
+    connection: Connection, context: Context, asked: HandRequest, name: str, *, recover: bool
+) -> str:
+    """How the unit will be called: ``name``, or what it asks for, or, when it comes back, as it was. Raises BadName,
+    BadInput, UnitTaken or NothingToRecover, unless this very request has been granted already."""
+    if name and not is_name(name):
+        raise BadInput("a unit's name cannot be long or hold control characters", hint="choose a shorter name")
+    if _is_spent(connection, asked):
+        return name_of(connection, asked.unit) or asked.name
+    name = name or ("" if recover else asked.name)
+    try:
+        return _check_may_enrol(connection, context, asked.unit, name, recover=recover)
+    except UnitTaken as fault:
+        raise UnitTaken(str(fault), hint=TAKEN_BY_HAND) from fault
+
+
+def _is_spent(connection: Connection, asked: HandRequest) -> bool:
+    sql = "SELECT request FROM _invitation WHERE certificate = ?"
+    return bool(execute(connection, sql, (asked.digest,)).scalar())
+
+
+def certify_by_hand(
+    connection: Connection, context: Context, keys: KeyStore, asked: HandRequest, name: str, *, recover: bool
+) -> bytes | None:
+    """Invite the unit whose proven request was carried here, and certify it with that invitation, which is known by the
+    request. The same request again gets the same answer; None where it waits for the CA key. Raises what ``invite``
+    does, and Replaced or Revoked for one whose keys have ended since."""
+    assert keys.ca_path  # noqa: S101 - raises KeyFault where no unit can be below
+    if not _is_spent(connection, asked):  # new, waiting for the CA key, or void: what is said now counts
+        name = may_certify_by_hand(connection, context, asked, name, recover=recover)
+        execute(connection, "DELETE FROM _recovery WHERE certificate = ?", (asked.digest,))
+        execute(connection, "DELETE FROM _invitation WHERE certificate = ?", (asked.digest,))
+        expires = datetime.now(UTC) + GOOD_FOR
+        _record(connection, context, asked.unit, name, asked.digest, expires, recover=recover)
+    made = certify_invited(connection, context, keys, asked.unit, asked.digest, asked.enrol)
+    check_not_revoked(connection, asked.unit, asked.epoch)
+    check_not_replaced(connection, asked.unit, asked.epoch)
+    if made is not None:
+        key = EncryptionKey(context.tree_id, asked.unit, asked.epoch, asked.kem, asked.public_key, context.now_ms())
+        note_hand_key(connection, context, key)
+        if not followers_of(connection, asked.unit, asked.epoch):
+            void(connection, asked.unit, asked.epoch)
     return made
 
 

@@ -24,7 +24,7 @@ from node.keys import KeyStore
 from node.pem import key_from_pem, key_to_pem, to_pem
 from sync_engine.certificates import tree_id_of, verify_enrolment_path
 from sync_engine.errors import BadCertificate, BadInput, BadInvitation, WrongTree
-from sync_engine.names import check_label, check_unit, parent_of
+from sync_engine.names import check_label, check_unit, is_name, parent_of
 
 PREFIX = "dongbo-invitation-1:"
 ANY_VERSION = re.compile(r"dongbo-invitation-\d+:")
@@ -33,7 +33,6 @@ TOKEN_CHARS_MAX = 16 * 1024
 """A token of the deepest tree that names allow is shorter; more is not worth looking at."""
 
 LENGTH_BYTES, CHECKSUM_BYTES = 2, 8
-NAME_CHARS_MAX = 200
 ADDRESS = re.compile(r"[!-~]{1,255}:[0-9]{1,5}")
 
 
@@ -145,7 +144,7 @@ def _understand(body: _Body) -> Invitation:
     if key_from_pem(body.key_pem).public_key() != certified.public_key:
         raise BadCertificate("the invitation's key and certificate do not belong together")
     parent = parent_of(certified.unit)
-    if parent is None or not ADDRESS.fullmatch(body.address) or not _is_name(body.name):
+    if parent is None or not ADDRESS.fullmatch(body.address) or not is_name(body.name):
         raise BadCertificate("the invitation's address or name cannot be")
     return Invitation(
         tree_id=tree_id_of(root),
@@ -164,10 +163,6 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()[:CHECKSUM_BYTES]
 
 
-def _is_name(name: str) -> bool:
-    return 0 < len(name) <= NAME_CHARS_MAX and name.isprintable()
-
-
 # --- the parent's side -----------------------------------------------------------------------------------------------
 
 
@@ -178,7 +173,7 @@ def create(keys: KeyStore, label: str, name: str, address: str, expires: datetim
     """
     ca_key, ca_cert = keys.require_ca()
     unit = check_unit(f"{check_label(label)}.{keys.unit}")
-    if not _is_name(name):
+    if not is_name(name):
         raise BadInput("a unit's name cannot be empty, long or hold control characters", hint="choose a shorter name")
     if not ADDRESS.fullmatch(address):
         raise BadInput(f"{address!r} is not an address", hint="give HOST:PORT, as children reach this node")

@@ -29,6 +29,7 @@ from node.session import Session, faults_noted
 from node.summary import Summary
 from node.throttle import throttled
 from node.transport import ENROL, EXCHANGE, RENEW, channel_to, error_of
+from sync_engine.enrolling import enrol_bytes
 from sync_engine.errors import LinkFault, LocalFault, Malformed, NotCertifiedYet, ReplicationError, TooOften
 from sync_engine.names import parent_of
 
@@ -56,13 +57,24 @@ class NoParent(LocalFault):
     default_hint = "run this on a unit below the root; the root is called by its children"
 
 
+class LivesByStick(LocalFault):
+    """A node that knows no address of its parent."""
+
+    default_hint = (
+        "carry bundles: 'dongbo export --to PARENT --out FOLDER' and 'dongbo import FOLDER'; if there is a line now,"
+        " write parent_address into node.toml"
+    )
+
+
 async def sync_with_parent(node: Node, progress: Callable[[Summary], None] = lambda _summary: None) -> Summary:
-    """One exchange with the parent now. Raises NoParent, LinkFault or RemoteFault; the reason is kept for
-    status."""
+    """One exchange with the parent now. Raises NoParent, LivesByStick, LinkFault or RemoteFault; the
+    reason is kept for status."""
     parent = parent_of(node.config.unit)
     if parent is None:
         raise NoParent(f"{node.config.unit} is the root of its tree")
     address = node.config.parent_address
+    if not address:
+        raise LivesByStick(f"{node.config.unit} has no address of {parent} to call: it lives by stick")
     async with faults_noted(node, parent), throttled(address, node.config.schedule.rate_kbit_s) as near:
         await publish_key(node)
         if renewal.is_due(node, datetime.now(UTC)):
@@ -177,17 +189,13 @@ async def enrol(invitation: Invitation, pending: Pending) -> sync_pb2.EnrolRespo
         chain=invitation.tls_chain_pem,
         root=invitation.tls_root_pem,
     )
-    request = sync_pb2.EnrolRequest(
-        node_request=pending.node_request,
-        ca_request=pending.ca_request,
-        epoch=int(pending.epoch, 16),
-        software=f"dongbo {__version__}",
-    )
+    software = f"dongbo {__version__}"
+    request = enrol_bytes(pending.node_request, pending.ca_request, pending.epoch, software)
     expired = invitation.is_expired(datetime.now(UTC))  # the parent decides, but answers such a key with silence
     try:
         await _connected(channel, invitation.address, EXPIRED_CONNECT_S if expired else CONNECT_S)
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENROL)
-        answer = await method(request.SerializeToString(), timeout=CONNECT_S)
+        answer = await method(request, timeout=CONNECT_S)
         with contextlib.suppress(ValueError):
             return sync_pb2.EnrolResponse.FromString(answer)
         raise Malformed("the parent's answer does not parse")

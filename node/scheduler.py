@@ -80,7 +80,7 @@ class Scheduler:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.node = node
-        self.parent = parent_of(node.config.unit)
+        self.parent = parent_of(node.config.unit) if node.config.parent_address else None  # else it lives by stick
         self.failures = 0
         self._call_parent, self._now, self._sleep, self._chance = call, now, sleep, chance
         self._timetable = Timetable(node.config.schedule)

@@ -22,8 +22,11 @@ from node.digesting import Digester
 from node.local import Node
 from node.scheduler import Scheduler
 from node.storage.engine import SQLITE_VERSION
+from sync_engine.names import parent_of
 
 log = structlog.get_logger()
+
+NO_CALLS = "node.toml has no parent_address: this unit lives by stick; edits are sealed, and units below are served"
 
 
 @contextlib.asynccontextmanager
@@ -66,6 +69,9 @@ async def serve(home: Path) -> None:
             sqlite=SQLITE_VERSION,
             database=str(node.database.path),
         )
+        parent = parent_of(node.config.unit)
+        if parent is not None and not node.config.parent_address:
+            log.info("no calls", peer=parent, reason=NO_CALLS)
         await stop.wait()
         log.info("stopping")
     log.info("stopped")

@@ -113,7 +113,7 @@ async def join(
         answer = await enrol(invitation, pending)
         keys = KeyStore.install(home, list(answer.node_path), answer.ca_certificate, invitation.tree_id)
         config = Config(keys.unit, answer.name, invitation.address, listen, address, schedule=schedule, at_rest=at_rest)
-        await asyncio.to_thread(_make_database, home, keys, answer)
+        await asyncio.to_thread(make_database, home, keys, answer)
         configs.save(home, config)
         node = await Node.open(home)
         try:
@@ -127,7 +127,8 @@ async def join(
     return config
 
 
-def _make_database(home: Path, keys: KeyStore, granted: Granted | None = None) -> None:
+def make_database(home: Path, keys: KeyStore, granted: Granted | None = None) -> None:
+    """The database of a node that has been certified. Raises a RemoteFault."""
     with _new_database(home, keys) as (connection, context):
         if granted is not None:
             keep_vouched(connection, context, granted)

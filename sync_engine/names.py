@@ -20,6 +20,8 @@ RESERVED_LABELS = frozenset({"enrol"})
 DEPTH_MAX = 16
 """A path longer than this is no administration's; it would only cost memory."""
 
+NAME_CHARS_MAX = 200
+
 
 def check_label(label: str) -> str:
     """One label of a unit's path. Raises BadName."""
@@ -39,6 +41,11 @@ def check_unit(path: str) -> UnitPath:
     for label in labels:
         check_label(label)
     return UnitPath(path)
+
+
+def is_name(name: str) -> bool:
+    """Whether people may know a unit by this name."""
+    return 0 < len(name) <= NAME_CHARS_MAX and name.isprintable()
 
 
 def parent_of(unit: str) -> UnitPath | None:

@@ -104,7 +104,7 @@ class Family:
             await parent.database.write(name_unit, unit, unit)
             keys = pki.join(parent.keys, home, unit)
             await parent.database.write(_meet, parent, keys.node_path)
-            setup._make_database(home, keys)
+            setup.make_database(home, keys)
             configs.save(home, Config(UnitPath(unit), unit, "nowhere:1"))
         await self.open(unit)
         if above is not None:
@@ -148,7 +148,7 @@ class Family:
         shutil.rmtree(self.home(name))
         keys = pki.join(parent.keys, self.home(name), unit)
         await parent.database.write(_let_in, parent, keys.node_path)
-        setup._make_database(self.home(name), keys)
+        setup.make_database(self.home(name), keys)
         configs.save(self.home(name), Config(unit, unit, "nowhere:1"))
         await self.open(name)
 

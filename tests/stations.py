@@ -86,7 +86,7 @@ class Station:
     chance: Callable[[], float] = lambda: 0.5
 
     def __post_init__(self) -> None:
-        self.config = Config(UnitPath(self.unit), "Huế", schedule=self.schedule)
+        self.config = Config(UnitPath(self.unit), "Huế", "vn:1", schedule=self.schedule)
         self.database = self
         self.next_call: NextCall | None = None
         self.on_in_step: Callable[[float], None] = lambda _seconds: None

@@ -17,7 +17,10 @@ from node.config import AtRest, Ca, Config, Schedule, load
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / name
-    for name in ("README.md", "deploy/README.md", "docs/conflicts.md", "docs/at-rest.md", "docs/security.md")
+    for name in (
+        *("README.md", "deploy/README.md", "docs/conflicts.md", "docs/at-rest.md"),
+        *("docs/security.md", "docs/sticks.md"),
+    )
 ]
 SECTIONS = {"schedule", "at_rest", "ca"}
 """Settings that are sections."""

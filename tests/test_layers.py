@@ -27,6 +27,7 @@ GENERATED = {"dongbo"}
 CODEC = {
     "sync_engine/batch.py",
     "sync_engine/bundle.py",
+    "sync_engine/enrolling.py",
     "sync_engine/frames.py",
     "node/enrolment.py",
     "node/parent_link.py",

@@ -58,6 +58,7 @@ def test_the_parents_state(
 
 def parent(**told: Any) -> dict[str, Any]:
     nothing = ("last_sync_at", "last_error", "last_error_at", "next_sync_at", "next_sync_why", "paused_until")
+    told = {"by_hand": {"lives_by_stick": False}} | told
     return dict.fromkeys(nothing) | {"unit": "vn", "address": "vn.example:7470", "state": "ok"} | told
 
 

@@ -22,6 +22,7 @@ from node.cli.calling import HOME, JSON, account, clear_progress, execute, no_pr
 from node.cli.carrying import export, import_
 from node.cli.demo import demo
 from node.cli.duplicates import duplicates
+from node.cli.joining import join, schedule_of
 from node.cli.journal import conflicts
 from node.cli.proof import verify
 from node.cli.quarantine import quarantine
@@ -69,12 +70,6 @@ def main() -> None:
     """
 
 
-def _schedule(every: float | None) -> Any:
-    from node.config import Schedule
-
-    return Schedule() if every is None else Schedule(every_s=every, jitter_s=min(5.0, every / 10))
-
-
 @main.command()
 @HOME
 @click.option("--unit", "label", required=True, help="The root's short name, such as vn.")
@@ -112,7 +107,7 @@ def init(
             found,
             listen=listen,
             address=address,
-            schedule=_schedule(every),
+            schedule=schedule_of(every),
             at_rest=at_rest_of(**at_rest),
         )
     click.echo(say("init.done", unit=config.unit, name=config.name))
@@ -166,28 +161,7 @@ def invite(
     click.echo(say("invite.next.recover" if made["recover"] else "invite.next"), err=True)
 
 
-@main.command()
-@HOME
-@click.argument("invitation")
-@click.option("--listen", default="", help="Where to wait for this unit's own children, HOST:PORT; empty: it has none.")
-@click.option("--address", default="", help="What its children dial, where it differs from --listen.")
-@secret_options
-@click.option("--every", type=float, hidden=True)
-def join(home: Path, invitation: str, listen: str, address: str, every: float | None, **at_rest: Any) -> None:
-    """On the new unit's machine: join with an invitation.
-
-    INVITATION is the token itself, or the file that holds it.
-    """
-    from node import setup
-    from node.invitation import read_token
-    from node.storage.audit import acting
-
-    token, wish = read_token(invitation), at_rest_of(**at_rest)
-    joining = setup.join(home, token, listen=listen, address=address, schedule=_schedule(every), at_rest=wish)
-    with acting(account()):
-        config = asyncio.run(joining)
-    click.echo(say("join.done", unit=config.unit, name=config.name))
-    click.echo(say("join.next"))
+main.add_command(join)
 
 
 @main.command()

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from node.cli import by_hand
 from node.cli.at_rest import at_rest_of, secret_options
 from node.cli.calling import HOME, JSON, clear_progress, execute, no_progress, show_json, teller
 from node.messages import say
@@ -115,11 +116,38 @@ def revoke(home: Path, as_json: bool, unit: str, reason: str, old_keys: bool) ->
 @HOME
 @JSON
 @CA_KEY
-def approve(home: Path, as_json: bool, ca_key: Path | None) -> None:
-    """Certify what waits for the CA key.
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Where the grant for FILE goes: a file on the stick.")
+@click.option("--name", help="The unit's name as people know it, where it is not to be the one it asks for.")
+@click.option("--recover", is_flag=True, help="The unit has a node, whose place the machine that asks is to take.")
+@click.option("--yes", is_flag=True, help="The words were compared already: do not ask.")
+def approve(
+    home: Path,
+    as_json: bool,
+    ca_key: Path | None,
+    file: Path | None,
+    out: Path | None,
+    name: str | None,
+    recover: bool,
+    yes: bool,
+) -> None:
+    """Certify what waits for the CA key, or a request that came by stick.
 
     Where the CA key is kept off the machine, requests of the units below wait until somebody brings it.
+
+    FILE is what 'dongbo join --request' wrote on a machine that has no line. Its words are shown: compare them over the
+    telephone. The grant is carried back, for 'dongbo join --grant'.
+
+    \b
+    dongbo approve /media/stick/request --out /media/stick/grant
     """
+    if file is not None:
+        if out is None:
+            raise click.UsageError(say("approve.needs_out"))
+        by_hand.approve(home, file, out, name, ca_key, recover=recover, yes=yes, as_json=as_json)
+        return
+    if out is not None or name is not None or recover or yes:
+        raise click.UsageError(say("approve.needs_file"))
     done = execute(home, "approve", {"ca_key": None if ca_key is None else str(ca_key.resolve())}, no_progress)
     if as_json:
         show_json(done)

@@ -116,7 +116,7 @@ def _parent(parent: Mapping[str, Any] | None) -> Text:
         return Text(say("status.root"))
     text = Text(f"{parent['unit']} ({parent['address']}): " if parent["address"] else f"{parent['unit']}: ")
     stick = parent["by_hand"]
-    if stick["lives_by_stick"] or not parent["address"]:
+    if stick["lives_by_stick"]:
         return text.append(_by_hand(stick))
     text.append(say(f"state.{parent['state']}"), style=COLOURS.get(parent["state"], ""))
     text.append(", " + say("status.last", at=moment(parent["last_sync_at"])))
@@ -303,7 +303,7 @@ def _not_met_since(status: Mapping[str, Any], began: int | None) -> list[str]:
         return []
     parent = status["parent"]
     lines = []
-    if parent is not None and (parent["last_sync_at"] or 0) < began:
+    if parent is not None and max(parent["last_sync_at"] or 0, parent["by_hand"]["came_at"] or 0) < began:
         lines.append(say("look.not_met.parent", unit=parent["unit"], at=moment(began)))
     return lines + [
         say("look.not_met", unit=_named(each["name"], each["unit"]), at=moment(began))

@@ -26,6 +26,7 @@ def commands() -> Mapping[str, Command]:
     from node.commands.carrying import export, import_
     from node.commands.duplicates import duplicates
     from node.commands.exchange import sync
+    from node.commands.granting import approve_request, look_at_request
     from node.commands.journal import conflicts, resolve_conflict
     from node.commands.past import history
     from node.commands.proof import verify
@@ -56,6 +57,8 @@ def commands() -> Mapping[str, Command]:
         "recover": recover,
         "revoke": revoke,
         "approve": approve,
+        "look_at_request": look_at_request,
+        "approve_request": approve_request,
         "release": release,
         "undo": undo,
         "history": history,

@@ -20,16 +20,19 @@ LATE_MS, STALE_MS = 14 * DAY_MS, 31 * DAY_MS
 """Somebody walks once a week: a journey that fell out is no fault, a month without one is."""
 
 
-def by_hand(connection: Connection, unit: UnitPath, child: UnitPath, now_ms: int) -> dict[str, Any]:
+def by_hand(
+    connection: Connection, unit: UnitPath, child: UnitPath, now_ms: int, *, has_line: bool = True
+) -> dict[str, Any]:
     """What is to be told of one neighbour: ``unconfirmed_batches`` is what would have to be carried again if the stick
     that is on its way were lost. Nothing is lost with it."""
     known = carried_of(connection, unit)
+    lives_by_stick = known.by_hand or not has_line
     return {
-        "lives_by_stick": known.by_hand,
+        "lives_by_stick": lives_by_stick,
         "written_at": known.out_ms,
         "came_at": known.in_ms,
         "unconfirmed_batches": peers.behind(connection, unit, child),
-        "state": _state(known, now_ms) if known.by_hand else None,
+        "state": _state(known, now_ms) if lives_by_stick else None,
     }
 
 

@@ -36,9 +36,9 @@ async def export(node: Node, arguments: Mapping[str, Any], progress: Progress) -
     desk = FileDesk(place_of(Path(arguments["out"]), int(arguments.get("part_bytes") or PART_BYTES)))
     async with turn_of(node):
         await auditing.record(node, Act.EXPORT, {"unit": to}, outcome=BEGUN)
-        done = await carrying.export(node, to, desk, _told(progress))
+        done = await carrying.export(node, to, desk, told(progress))
         await auditing.record(node, Act.EXPORT, {"unit": to, "number": done.number})
-    return {**_exported(done), "seconds": round(time.monotonic() - began, 3)}
+    return {**exported(done), "seconds": round(time.monotonic() - began, 3)}
 
 
 async def import_(node: Node, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -53,7 +53,7 @@ async def import_(node: Node, arguments: Mapping[str, Any], progress: Progress) 
             some = [each for each in bundles if each.header.sender == sender]
             out = Path(arguments["out"]) if arguments.get("out") else some[0].path.parent
             await auditing.record(node, Act.IMPORT, {"unit": sender}, outcome=BEGUN)
-            answers.append(_imported(await carrying.take_in(node, some, FileDesk(place_of(out)), _told(progress))))
+            answers.append(imported(await carrying.take_in(node, some, FileDesk(place_of(out)), told(progress))))
             await auditing.record(node, Act.IMPORT, {"unit": sender})
     return {
         "ok": not any(each["refused"] for each in answers),
@@ -96,7 +96,8 @@ async def _proven(node: Node, given: Sequence[Path], *, expired: bool) -> tuple[
     return found, left
 
 
-def _told(progress: Progress) -> Callable[[Summary], None]:
+def told(progress: Progress) -> Callable[[Summary], None]:
+    """What a session has come to, told not too often."""
     last = [0.0]
 
     def tell(summary: Summary) -> None:
@@ -107,7 +108,8 @@ def _told(progress: Progress) -> Callable[[Summary], None]:
     return tell
 
 
-def _exported(done: carrying.Exported) -> dict[str, Any]:
+def exported(done: carrying.Exported) -> dict[str, Any]:
+    """A bundle that was written, as JSON tells it."""
     return {
         "unit": done.unit,
         "files": [str(path) for path in done.files],
@@ -117,12 +119,13 @@ def _exported(done: carrying.Exported) -> dict[str, Any]:
     }
 
 
-def _imported(done: carrying.Imported) -> dict[str, Any]:
-    told = asdict(done.summary)
+def imported(done: carrying.Imported) -> dict[str, Any]:
+    """What came of one neighbour's bundles, as JSON tells it."""
+    summary = asdict(done.summary)
     return {
         "unit": done.sender,
-        **{key: told[key] for key in ("received_batches", "received_bytes", "applied_rows", "conflicts", "refused")},
+        **{key: summary[key] for key in ("received_batches", "received_bytes", "applied_rows", "conflicts", "refused")},
         "is_news": done.is_news,
         "missing": done.missing,
-        "answer": _exported(done.answer),
+        "answer": exported(done.answer),
     }

@@ -166,7 +166,7 @@ def _parent(
         return None
     peer = peers.peer_of(connection, unit)
     timetable, now = Timetable(config.schedule), _moment(now_ms())
-    stick = by_hand(connection, unit, context.unit, now_ms())
+    stick = by_hand(connection, unit, context.unit, now_ms(), has_line=bool(config.parent_address))
     return {
         "unit": unit,
         "address": config.parent_address,

@@ -13,6 +13,7 @@ from node.commands.exchange import sync
 from node.enrolment import certify_waiting
 from node.keys import KeyStore, pending
 from node.local import Node
+from node.parent_link import LivesByStick
 from node.renewal import certify_root
 from node.storage import revocations
 from node.storage.audit import note, noted
@@ -43,7 +44,7 @@ async def _new_life(node: Node, progress: Progress, *, again: bool) -> dict[str,
             await certify_root(node, datetime.now(UTC))
         else:
             await sync(node, {}, progress)
-    except (LinkFault, NotCertifiedYet) as fault:  # the next call brings it about
+    except (LinkFault, NotCertifiedYet, LivesByStick) as fault:  # the next call brings it about
         reason = f"{fault}; {fault.hint}"
     certified = pending(node.home) is None
     return {

@@ -13,6 +13,7 @@ from node.messages import (
     at_rest,
     audit,
     bulk,
+    by_hand,
     carrying,
     daily,
     demonstration,
@@ -25,7 +26,7 @@ from node.messages import (
 
 _PARTS = (
     *(daily, duplicates, journal, bulk, accidents, audit),
-    *(registries, trust, carrying, at_rest, proof, demonstration),
+    *(registries, trust, carrying, by_hand, at_rest, proof, demonstration),
 )
 _ENGLISH: dict[str, str] = {key: sentence for part in _PARTS for key, sentence in part.ENGLISH.items()}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from conflict.values import Epoch, Head, Scope, StreamId, UnitPath
-from node.storage.certificates import followers_of, is_accepted
+from node.storage.certificates import followers_of, is_accepted, is_replaced
 from node.storage.context import Context
 from node.storage.engine import execute
 from node.storage.revocations import revocations_of
@@ -138,14 +138,33 @@ def bytes_lacking(connection: Connection, unit: UnitPath, child: UnitPath) -> in
     return sum(int(size) for scope, size in rows if is_shared(scope, child))
 
 
-def carry_key(connection: Connection, unit: UnitPath) -> EncryptionKey | None:
-    """Under which key a neighbour wants things encrypted: what its newest accepted, unrevoked life said last."""
-    found = [each.said for each in said(connection, ENCRYPTION, unit)]
+def note_hand_key(connection: Connection, context: Context, key: EncryptionKey) -> None:
+    """Keep the key with which a child has asked to be enrolled; only for one whose request has proven it."""
+    execute(
+        connection,
+        "INSERT OR IGNORE INTO _hand_key (unit, epoch, kem, public_key, noted_ms) VALUES (?, ?, ?, ?, ?)",
+        (key.unit, key.epoch, key.kem, key.public_key, context.now_ms()),
+    )
+
+
+def _hand_keys(connection: Connection, context: Context, unit: UnitPath) -> list[EncryptionKey]:
+    rows = execute(connection, "SELECT epoch, kem, public_key, noted_ms FROM _hand_key WHERE unit = ?", (unit,))
+    return [
+        EncryptionKey(context.tree_id, unit, Epoch(epoch), kem, bytes(public), noted_ms)
+        for epoch, kem, public, noted_ms in rows
+    ]
+
+
+def carry_key(connection: Connection, context: Context, unit: UnitPath) -> EncryptionKey | None:
+    """Under which key a neighbour wants things encrypted: what its newest accepted, unrevoked life said last, or asked
+    to be enrolled with. A machine whose place another has taken is written to no more."""
+    found = [each.said for each in said(connection, ENCRYPTION, unit)] + _hand_keys(connection, context, unit)
     good = [
         each
         for each in found
         if isinstance(each, EncryptionKey)
         and is_accepted(connection, unit, each.epoch)
+        and not is_replaced(connection, unit, each.epoch)
         and not revocations_of(connection, unit, each.epoch)
     ]
     ends = [each for each in good if not followers_of(connection, unit, each.epoch)]

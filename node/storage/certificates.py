@@ -143,10 +143,15 @@ def note_replaced(connection: Connection, unit: UnitPath) -> None:
     execute(connection, "DELETE FROM _former_call WHERE unit = ?", (unit,))  # perhaps it is this one that is let back
 
 
+def is_replaced(connection: Connection, unit: UnitPath, epoch: Epoch) -> bool:
+    """Whether the key is of a machine whose place another has taken."""
+    sql = "SELECT 1 FROM _node_key WHERE unit = ? AND epoch = ? AND replaced = 1"
+    return execute(connection, sql, (unit, epoch)).scalar() is not None
+
+
 def check_not_replaced(connection: Connection, unit: UnitPath, epoch: Epoch) -> None:
     """Raises Replaced for a key of a machine whose place another has taken."""
-    sql = "SELECT 1 FROM _node_key WHERE unit = ? AND epoch = ? AND replaced = 1"
-    if execute(connection, sql, (unit, epoch)).scalar() is not None:
+    if is_replaced(connection, unit, epoch):
         raise Replaced(
             f"another machine has taken the place of {unit}: this home is a copy of one that has gone on, or an old"
             " image of it"

@@ -259,6 +259,16 @@ carried = _keyed(
     Column("line_ms", BigInteger),
 )
 
+# Under which key a child that was enrolled by hand is written to before it has said so itself.
+hand_key = _keyed(
+    "_hand_key",
+    Column("unit", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("kem", Text, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("noted_ms", BigInteger, nullable=False),
+)
+
 # What a peer's receipts name, by stream.
 peer_head = _keyed(
     "_peer_head",

@@ -156,7 +156,7 @@ def _join(parent: Path, home: Path, unit: str, *, with_database: bool = True) ->
     keys = pki.join(KeyStore.load(parent), home, unit)
     if not with_database:
         return
-    setup._make_database(home, keys)
+    setup.make_database(home, keys)
     configs.save(home, Config(keys.unit, unit))
 
 

@@ -241,7 +241,7 @@ def set_up(scene: Scene) -> None:
     """A unit that joined: keys are there, the database is made, the configuration comes last."""
 
     def attempt() -> None:
-        setup._make_database(scene.home, KeyStore.load(scene.home))
+        setup.make_database(scene.home, KeyStore.load(scene.home))
         configs.save(scene.home, Config(UnitPath(CHILD), CHILD))
         scene.tell("set up")
 

@@ -64,3 +64,37 @@ class BundleEndBody(_message.Message):
     parts: int
     tree_id: bytes
     def __init__(self, sha256: _Optional[bytes] = ..., parts: _Optional[int] = ..., tree_id: _Optional[bytes] = ...) -> None: ...
+
+class HandRequest(_message.Message):
+    __slots__ = ("body", "signature")
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    body: bytes
+    signature: bytes
+    def __init__(self, body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class HandRequestBody(_message.Message):
+    __slots__ = ("enrol", "unit", "name", "kem", "public_key")
+    ENROL_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEM_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    enrol: bytes
+    unit: str
+    name: str
+    kem: _sync_pb2.Kem
+    public_key: bytes
+    def __init__(self, enrol: _Optional[bytes] = ..., unit: _Optional[str] = ..., name: _Optional[str] = ..., kem: _Optional[_Union[_sync_pb2.Kem, str]] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
+class Grant(_message.Message):
+    __slots__ = ("request", "response", "carry", "carry_path")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    CARRY_FIELD_NUMBER: _ClassVar[int]
+    CARRY_PATH_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    response: bytes
+    carry: _sync_pb2.Statement
+    carry_path: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, request: _Optional[bytes] = ..., response: _Optional[bytes] = ..., carry: _Optional[_Union[_sync_pb2.Statement, _Mapping]] = ..., carry_path: _Optional[_Iterable[bytes]] = ...) -> None: ...
