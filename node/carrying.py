@@ -32,9 +32,10 @@ from node.storage.revocations import check_not_revoked
 from node.storage.statements import keep_all
 from node.summary import Summary
 from sync_engine.bundle import NOBODY, BundleHeader, is_neighbour, sender_of
-from sync_engine.errors import BadInput, Cloned, NotCertifiedYet, RemoteFault, Revoked
-from sync_engine.frames import Chain, Done, HeadsFrame, Hello, Receipt, Refusal, Want, decode, encode, is_batch
+from sync_engine.errors import BadInput, Cloned, LimitExceeded, NotCertifiedYet, RemoteFault, Revoked
+from sync_engine.frames import Chain, Done, Frame, HeadsFrame, Hello, Receipt, Refusal, Want, decode, encode, is_batch
 from sync_engine.names import parent_of
+from sync_engine.receipts import parse
 
 log = structlog.get_logger()
 
@@ -261,6 +262,9 @@ async def _certificates(node: Node, header: BundleHeader) -> None:
 WORDS = Hello | HeadsFrame | Want | Chain | Receipt | Refusal | Done
 """What a sender says of itself, which its newest bundle alone tells; all else proves itself."""
 
+WORDS_BYTES_MAX = 64 * 1024 * 1024
+"""They are held in memory until what the files hold has been taken in."""
+
 
 def last_words(heads: Sequence[Head]) -> list[bytes]:
     """What stands for a neighbour that is not heard: what its last receipt named."""
@@ -269,22 +273,38 @@ def last_words(heads: Sequence[Head]) -> list[bytes]:
 
 def _said(bundles: Sequence[Written], words: Sequence[Written], heads: Sequence[Head]) -> Iterator[bytes]:
     """What comes in: what the sender says of itself, then what every file holds, in the order in which it was written.
-    Without ``words``, the parts of the bundle that is news, its last receipt speaks."""
-    before, after = [encode(HeadsFrame(tuple(heads)))] if not words else [], list[bytes]()
+    Without ``words``, the parts of the bundle that is news, its last receipt speaks. Raises LimitExceeded."""
+    before: list[Frame] = [HeadsFrame(tuple(heads))] if not words else []
+    after: dict[bytes, Frame] = {}
+    size = 0
     for place, part in enumerate(sorted(words, key=lambda each: each.header.part)):
         for data in part.frames():
             match None if is_batch(data) else decode(data):
-                case Receipt() | Refusal() if data not in after:
-                    after.append(data)
-                case Hello() | HeadsFrame() | Want() | Chain() if place == 0:
-                    before.append(data)
-    yield from before
+                case Receipt() | Refusal() as frame:
+                    size += 0 if data in after else len(data)
+                    after[data] = frame
+                case Hello() | HeadsFrame() | Want() | Chain() as frame if place == 0:
+                    size += len(data)
+                    before.append(frame)
+            if size > WORDS_BYTES_MAX:
+                raise LimitExceeded("a bundle says more of its sender than it may")
+    receipt = next((each for each in after.values() if isinstance(each, Receipt)), None)
+    for said in before:
+        yield encode(_at_its_end(said, receipt) if receipt and isinstance(said, HeadsFrame) else said)
     for bundle in sorted(bundles, key=lambda each: (each.header.number, each.header.part)):
         for data in bundle.frames():
             if is_batch(data) or not isinstance(decode(data), WORDS):
                 yield data
     yield from after
     yield encode(Done())
+
+
+def _at_its_end(named: HeadsFrame, receipt: Receipt) -> HeadsFrame:
+    """What the sender held when its bundle was whole: of the scopes that its receipt names, what that says. At the
+    beginning it lacked what it was about to take in, which would all be carried to it once more."""
+    body = parse(receipt)
+    rest = (head for head in named.heads if head.stream.scope not in body.scopes)
+    return replace(named, heads=tuple(sorted((*rest, *body.heads))))
 
 
 def _missing(bundles: Sequence[Written]) -> list[str]:

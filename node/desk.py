@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from conflict.values import UnitPath
-from node.bundle_file import BundleWriter, Place
+from node.bundle_file import BundleWriter, Place, clear_leftovers, write_fault
 from node.local import Node
 from node.storage import carried
 from sync_engine.bundle import BundleHeader
@@ -33,7 +33,7 @@ class NoCarryKeyOf(LocalFault):
     """The neighbour has not told under which key things are encrypted to it."""
 
     default_hint = (
-        "it tells so with its first session, its first bundle, or when it is enrolled with 'dongbo join --request'"
+        "run 'dongbo export' there first, and import that here: it brings the key; so does a session over the line"
     )
 
 
@@ -66,10 +66,11 @@ class FileDesk:
         self._place, self._to = place, to
 
     async def begin(self, node: Node, header: BundleHeader, child: UnitPath) -> Writer:
-        """Raises NoCarryKeyOf, DiskFull or BadInput."""
+        """Raises NoCarryKeyOf, DiskFull, BadInput or LocalFault."""
         key = self._to or await node.database.read(carried.carry_key, node.context, header.recipient)
         if key is None:
             raise NoCarryKeyOf(f"{header.recipient} has not told under which key things are encrypted to it")
+        await self.work(clear_leftovers, self._place.folder, header.epoch)
         _check_room(self._place.folder, await node.database.read(carried.bytes_lacking, header.recipient, child))
         return _FileWriter(await self.work(BundleWriter, self._place, header, key, node.context.speaks_as[1]))
 
@@ -98,8 +99,11 @@ class _FileWriter:
 
 
 def _check_room(folder: Path, lacking: int) -> None:
-    """Before anything is written. Raises DiskFull."""
-    needed, free = int(lacking * ROOM_FACTOR) + ROOM_BYTES, shutil.disk_usage(folder).free
+    """Before anything is written. Raises DiskFull, or what is wrong with the folder."""
+    try:
+        needed, free = int(lacking * ROOM_FACTOR) + ROOM_BYTES, shutil.disk_usage(folder).free
+    except OSError as error:
+        raise write_fault(folder, error) from error
     if free < needed:
         raise DiskFull(
             f"{folder} has room for {free // 1_000_000} MB, and {needed // 1_000_000} MB are needed",

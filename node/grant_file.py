@@ -65,7 +65,7 @@ def _written(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
         platform.sync_directory(path.parent)
     except OSError as error:
-        raise write_fault(error, path.parent) from error
+        raise write_fault(path.parent, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

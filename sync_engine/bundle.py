@@ -193,7 +193,9 @@ def check_end(data: bytes, header: BundleHeader, digest: bytes, tree_id: bytes) 
 def sender_of(header: BundleHeader, tree_id: bytes) -> Certified:
     """The node that the header says has written this. Raises BadCertificate or WrongTree."""
     if header.tree_id != tree_id:
-        raise WrongTree("this bundle belongs to another tree")
+        raise WrongTree(
+            "this bundle belongs to another tree", hint="nothing of it was taken; carry it where it belongs"
+        )
     certified = verify_node_path(header.path, tree_id)
     if (certified.unit, certified.epoch) != (header.sender, header.epoch):
         raise BadCertificate("a bundle carries another node's certificate")
@@ -205,7 +207,10 @@ def check_addressed(header: BundleHeader, unit: UnitPath) -> None:
     if header.recipient != unit:
         raise NotForHere(f"this bundle was written for {header.recipient}, and this is {unit}")
     if not is_neighbour(header.sender, unit):
-        raise OutOfScope(f"{header.sender} is neither the parent nor a child of {unit}")
+        raise OutOfScope(
+            f"this bundle was written by {header.sender}, which is neither the parent nor a child of {unit}",
+            hint="nothing of it was taken; have it carried by way of the units between",
+        )
 
 
 def check_age(header: BundleHeader, now_ms: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.lives import Family
+from tests.sticks import Sticks
 from tests.world import World
 
 DISTRICT = "phu-vang.hue.vn"
@@ -55,3 +56,9 @@ async def family(tmp_path: Path) -> AsyncIterator[Family]:
     made = await Family.made(tmp_path / "family")
     yield made
     await made.close()
+
+
+@pytest_asyncio.fixture
+async def sticks(family: Family, tmp_path: Path) -> AsyncIterator[Sticks]:
+    """Between the nodes of ``family``."""
+    yield Sticks(family, tmp_path / "sticks")

@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest_asyncio
+import pytest
 
-from node.commands.carrying import export, import_
+from node.commands.trust import revoke
+from sync_engine.errors import Revoked
 from tests.lives import Family, assert_equal, assert_proven
+from tests.sticks import Sticks
 
 D, P, C = "phu-vang.hue.vn", "hue.vn", "vn"
-
-
-class Sticks:
-    """A folder for each journey; nothing of it is read twice unless a test does so."""
-
-    def __init__(self, family: Family, folder: Path) -> None:
-        self.family, self.folder = family, folder
-        self.count = 0
-
-    def stick(self) -> Path:
-        self.count += 1
-        made = self.folder / f"stick {self.count}"
-        made.mkdir(parents=True)
-        return made
-
-    async def export(self, name: str, to: str, **more: object) -> Path:
-        """A stick with a bundle on it."""
-        stick = self.stick()
-        await export(self.family.nodes[name], {"to": to, "out": str(stick), **more}, lambda _progress: None)
-        return stick
-
-    async def take(self, name: str, *files: Path, **more: object) -> dict[str, object]:
-        """Import; the answer goes on a stick of its own, ``answer``."""
-        answer = self.stick()
-        asked = {"files": [str(each) for each in files], "out": str(answer), **more}
-        return {**await import_(self.family.nodes[name], asked, lambda _progress: None), "answer": answer}
-
-    async def round(self, name: str, to: str) -> None:
-        """There and back."""
-        told = await self.take(to, await self.export(name, to))
-        await self.take(name, Path(str(told["answer"])))
-
-
-@pytest_asyncio.fixture
-async def sticks(family: Family, tmp_path: Path) -> AsyncIterator[Sticks]:
-    yield Sticks(family, tmp_path / "sticks")
 
 
 async def test_a_stick_carries_both_ways_and_counts_when_its_answer_is_home(family: Family, sticks: Sticks) -> None:
@@ -63,6 +28,23 @@ async def test_a_stick_carries_both_ways_and_counts_when_its_answer_is_home(fami
     assert family.sql(D, "SELECT id FROM member ORDER BY id") == [("1",), ("2",)]
     await sticks.round(D, P)
     await sticks.round(P, C)
+    await assert_equal(family, D, P)
+    await assert_proven(family)
+
+
+async def test_an_answer_holds_nothing_that_was_just_confirmed(family: Family, sticks: Sticks) -> None:
+    """A bundle's receipt is newer than the heads at its beginning: what a large one held is not carried twice."""
+    await family.rounds(2)
+    for at in range(3):
+        family.enter(D, D, str(at), "Nguyễn Văn An")
+        await family.nodes[D].seal()
+    there = await sticks.take(P, await sticks.export(D, P))
+    back = await sticks.take(D, Path(str(there["answer"])))
+    last = await sticks.take(P, Path(str(back["answer"])))
+    counts = [[each["received_batches"] for each in told["from"]] for told in (there, back, last)]  # type: ignore[attr-defined]
+    assert counts == [[3], [0], [0]]
+    await family.sync(P)
+    await sticks.round(D, P)
     await assert_equal(family, D, P)
     await assert_proven(family)
 
@@ -205,3 +187,13 @@ async def test_an_answer_goes_to_whoever_was_never_heard_before(family: Family, 
     await sticks.round(D, P)
     await sticks.round(P, C)
     await assert_equal(family, D, P)
+
+
+async def test_a_bundle_of_a_revoked_unit_is_refused_whole(family: Family, sticks: Sticks) -> None:
+    await family.rounds(2)
+    family.enter(D, D, "1", "Nguyễn Văn An")
+    there = await sticks.export(D, P)
+    await revoke(family.nodes[P], {"unit": D, "reason": "stolen"}, lambda _progress: None)
+    with pytest.raises(Revoked, match="has ended this key"):
+        await sticks.take(P, there)
+    assert family.sql(P, "SELECT count(*) FROM member") == [(0,)]
