@@ -286,7 +286,7 @@ class Session:
     async def _verified(self, data: bytes) -> Verified | None:
         """A batch proven; None where it was dropped or refused, and the peer told so."""
         try:
-            return await self.node.verify(data, self.peer)
+            return await self._proven(data)
         except RuleBroken as fault:
             log.warning("batch refused", peer=self.peer, stream=str(fault.head.stream), reason=str(fault))
             await batch_refused(self.node, self.peer, fault)
@@ -301,6 +301,13 @@ class Session:
             self.summary.refused.append(f"{head.stream}: {fault}")
             await self._perform(self._exchange.on_refused(head, str(fault), len(data)))
         return None
+
+    async def _proven(self, data: bytes) -> Verified:
+        try:
+            return await self.node.verify(data, self.peer)
+        except NotYet:
+            await self._inbox.join()  # what it waits for may have come just before it, and be under way
+            return await self.node.verify(data, self.peer)
 
     async def _store_verified(self) -> None:
         """Store proven batches one after another, beside the reader; an ack follows each commit."""
