@@ -17,7 +17,7 @@ from node.session import Session
 from node.storage.inbox import Outcome
 from node.storage.proving import Verified
 from sync_engine.batch import parse_batch
-from sync_engine.errors import DiskFull, LinkFault, RuleBroken
+from sync_engine.errors import DiskFull, LinkFault, NotYet, RuleBroken
 from sync_engine.exchange import Finish, Send
 from sync_engine.frames import BatchFrame, Done, decode
 from sync_engine.names import parent_of
@@ -54,6 +54,27 @@ async def test_a_session_does_not_end_before_the_frame_under_way_has_gone_out() 
     await asyncio.wait_for(asyncio.gather(storing, reading), SOON_S)
     assert session._ended.done()
     assert len(link.sent) == 1
+
+
+async def test_a_batch_is_looked_at_again_once_what_came_before_it_is_stored() -> None:
+    """Such as the registry version that it was sealed under: it may have come in this very session."""
+    stored: list[bytes] = []
+
+    async def verify(data: bytes, _peer: str) -> bytes:
+        if not stored:
+            raise NotYet("registry version 2 must be here")
+        return data
+
+    child = UnitPath("hue.vn")
+    node = cast(Node, SimpleNamespace(verify=verify))
+    session = Session(node, SlowLink(), child=child, peer=child, progress=lambda _: None)
+    session._inbox.put_nowait(cast(Any, b"registry"))
+    proving = asyncio.create_task(session._verified(b"batch"))
+    await asyncio.sleep(0)
+    assert not proving.done()
+    stored.append(cast(Any, session._inbox.get_nowait()))
+    session._inbox.task_done()
+    assert await asyncio.wait_for(proving, SOON_S) == b"batch"
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2], ids=["nothing to read", "a frame to read", "the queue is full"])
