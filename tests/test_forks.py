@@ -169,3 +169,33 @@ async def test_what_parts_further_back_is_said_again_in_a_life_of_its_own(family
         rows = family.sql(name, "SELECT note, phone, home_town, cell FROM member")
         assert rows == [("both have it", "lost", "branch", "of the third")]
     await assert_proven(family)
+
+
+async def test_a_third_branch_that_follows_one_that_has_given_way_is_said_again_too(family: Family) -> None:
+    """It stands farther on than what came in that one's place, so nothing here shows that it parts."""
+    family.enter(D, D, "1", "Nguyễn Văn An")
+    await family.rounds(2)
+    await family.image(D, "image")
+    for note in ("one", "two"):
+        family.edit(D, D, "1", note=note)
+        await family.nodes[D].seal()
+    await family.image(D, "living")
+    await family.image(D, "third")
+    await family.restore(D, "image")
+    family.edit(D, D, "1", home_town="sent by the first")
+    await family.rounds(2)
+    await family.restore(D, "living")
+    await family.rounds(3)
+    third = await family.open("third")
+    family.edit("third", D, "1", cell="of the third")
+    await third.seal()
+    [(data,)] = family.sql("third", LAST, D, D)
+    await family.nodes.pop("third").close()
+    node = family.nodes[D]
+    assert (await node.take(await node.verify(data))).taken is Taken.KNOWN
+    await family.rounds(4)
+    await assert_equal(family, D, P)
+    for name in (D, P):
+        rows = family.sql(name, "SELECT note, home_town, cell FROM member")
+        assert rows == [("two", "sent by the first", "of the third")]
+    await assert_proven(family)

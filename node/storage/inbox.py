@@ -115,7 +115,7 @@ def take(connection: Connection, context: Context, verified: Verified) -> Outcom
     row = stream_row(connection, head.stream)
     if (outcome := _answered(connection, context, verified, row)) is not None:
         return outcome
-    if parts_from(connection, row, batch):
+    if parts_from(connection, row, batch) or (verified.is_own and _follows_said_again(connection, row, batch)):
         if not verified.is_own:
             return _take_branch(connection, context, row, batch)
         if (outcome := _take_own_branch(connection, context, row, verified)) is not None:
@@ -183,6 +183,11 @@ def parts_from(connection: Connection, row: StreamRow, batch: SealedBatch) -> bo
     return batch.header.seq <= _held_seq(row) or (
         row.held is not None and batch.header.seq == row.held.seq + 1 and batch.header.prev != row.held.hash
     )
+
+
+def _follows_said_again(connection: Connection, row: StreamRow, batch: SealedBatch) -> bool:
+    """Whether a batch follows a branch that has given way, beyond what stands here in its place: a third branch."""
+    return batch.header.seq > _held_seq(row) + 1 and is_said_again(connection, batch.header.prev)
 
 
 def _take_branch(connection: Connection, context: Context, row: StreamRow, batch: SealedBatch) -> Outcome:
