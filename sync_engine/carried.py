@@ -12,8 +12,7 @@ repeats what it said last, and ``import`` one with a peer that says all that a f
 from __future__ import annotations
 
 from conflict.values import Head
-from sync_engine import frames
-from sync_engine.errors import IncompatibleVersion, LimitExceeded, Malformed, OutOfScope, WrongTree
+from sync_engine.errors import LimitExceeded
 from sync_engine.exchange import Effect, Exchange, Finish, PeerHeard, PeerRefused, Send, Store
 from sync_engine.frames import Ack, Chain, Credit, Done, Frame, Hello, Refusal
 
@@ -71,17 +70,7 @@ class CarriedExchange(Exchange):
         """For a peer that is not heard now its last receipt speaks, which names heads alone."""
 
     def _on_hello(self, theirs: Hello) -> list[Effect]:
-        if self.peer_hello is not None:
-            raise Malformed("a bundle introduces its sender twice")
-        if theirs.major != frames.MAJOR:
-            raise IncompatibleVersion(
-                f"{theirs.unit} speaks protocol {theirs.major}.{theirs.minor}, this node {frames.MAJOR}.{frames.MINOR}"
-            )
-        if theirs.tree_id != self.hello.tree_id:
-            raise WrongTree(f"{theirs.unit} belongs to another tree")
-        if theirs.unit != self.peer:
-            raise OutOfScope(f"the sender calls itself {theirs.unit}, its certificate {self.peer}")
-        self.peer_hello = theirs
+        self._meet(theirs)
         return [PeerHeard(theirs)]
 
     def _on_batch(self, data: bytes) -> list[Effect]:

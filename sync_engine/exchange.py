@@ -355,7 +355,8 @@ class Exchange:
 
     # --- what follows from it ---
 
-    def _on_hello(self, theirs: Hello) -> list[Effect]:
+    def _meet(self, theirs: Hello) -> None:
+        """Raises a RemoteFault where the peer cannot be talked with, or is another than was expected."""
         if self.peer_hello is not None:
             raise Malformed("the peer introduced itself twice")
         if theirs.major != frames.MAJOR:
@@ -367,6 +368,9 @@ class Exchange:
         if theirs.unit != self.peer:
             raise OutOfScope(f"the peer calls itself {theirs.unit}, its certificate {self.peer}")
         self.peer_hello = theirs
+
+    def _on_hello(self, theirs: Hello) -> list[Effect]:
+        self._meet(theirs)
         equal = theirs.digest == self.hello.digest
         effects: list[Effect] = [PeerMet(theirs)]
         if not self.dials:

@@ -15,6 +15,16 @@ LAST = (
 )
 
 
+async def sealed_by_copy(family: Family, name: str, **values: str) -> bytes:
+    """What a copy of the district's machine seals of an edit; it is never seen again."""
+    copy = await family.open(name)
+    family.edit(name, D, "1", **values)
+    await copy.seal()
+    [(data,)] = family.sql(name, LAST, D, D)
+    await family.nodes.pop(name).close()
+    return bytes(data)
+
+
 async def test_what_the_branch_that_gives_way_had_seen_the_other_had_not(family: Family) -> None:
     """Two edits of one field, neither of which has seen the other, stay two: with whose branch gave way, too."""
     family.enter(W, W, "1", "Nguyễn Văn An")
@@ -101,13 +111,9 @@ async def test_a_fork_heals_when_the_machine_that_has_its_other_branch_never_cal
     family.edit(D, D, "1", home_town="of the third")
     await family.nodes[D].seal()
     await family.rounds(3)
-    second = await family.open("second")
-    family.edit("second", D, "1", cell="of the second")
-    await second.seal()
-    [(data,)] = family.sql("second", LAST, D, D)
+    data = await sealed_by_copy(family, "second", cell="of the second")
     parent = family.nodes[P]
     assert (await parent.take(await parent.verify(data))).taken is Taken.FORKED
-    await family.nodes.pop("second").close()
     family.sql(P, "DELETE FROM _stray")
     assert family.frozen() != []
     family.edit(D, D, "1", note="since")
@@ -156,11 +162,7 @@ async def test_what_parts_further_back_is_said_again_in_a_life_of_its_own(family
     family.edit(D, D, "1", home_town="branch")
     await family.nodes[D].seal()
     await family.rounds(3)
-    third = await family.open("third")
-    family.edit("third", D, "1", cell="of the third")
-    await third.seal()
-    [(data,)] = family.sql("third", LAST, D, D)
-    await family.nodes.pop("third").close()
+    data = await sealed_by_copy(family, "third", cell="of the third")
     parent = family.nodes[P]
     assert (await parent.take(await parent.verify(data))).taken is Taken.FORKED
     await family.rounds(5)
@@ -186,11 +188,7 @@ async def test_a_third_branch_that_follows_one_that_has_given_way_is_said_again_
     await family.rounds(2)
     await family.restore(D, "living")
     await family.rounds(3)
-    third = await family.open("third")
-    family.edit("third", D, "1", cell="of the third")
-    await third.seal()
-    [(data,)] = family.sql("third", LAST, D, D)
-    await family.nodes.pop("third").close()
+    data = await sealed_by_copy(family, "third", cell="of the third")
     node = family.nodes[D]
     assert (await node.take(await node.verify(data))).taken is Taken.KNOWN
     await family.rounds(4)
