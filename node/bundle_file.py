@@ -291,12 +291,6 @@ def _proven(path: Path, file: BinaryIO, keys: Sequence[KeyPair], unit: UnitPath,
     return Bundle(path, header, end.parts, size, keys, beginning)
 
 
-def envelope_of(path: Path) -> Envelope:
-    """What anybody can see of a file. Raises NoBundle, BadInput or Unreadable."""
-    with opened(path) as file:
-        return _envelope(file)[0]
-
-
 def _add(digest: Any, data: bytes) -> None:
     digest.update(len(data).to_bytes(LENGTH_BYTES, "big") + data)
 

@@ -36,6 +36,7 @@ from sync_engine.batch import epoch_from_wire
 from sync_engine.certificates import Certified
 from sync_engine.enrolling import HandRequest
 from sync_engine.errors import BadInput, BadName, LocalFault, Malformed, NotCertifiedYet, RemoteFault
+from sync_engine.frames import statement_to_wire
 from sync_engine.names import check_label, check_unit, is_name
 from sync_engine.statements import EncryptionKey
 from sync_engine.wire import guard
@@ -235,7 +236,7 @@ def certify_invited(
         name=name,
         node_path=path,
         ca_certificate=ca,
-        handover=sync_pb2.Statement(tag=said.tag, body=said.body, signature=said.signature),
+        handover=statement_to_wire(said),
         signer_path=keys.node_path,
     ).SerializeToString()
     note_asked(connection, context, asked, made)

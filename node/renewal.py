@@ -49,7 +49,7 @@ from sync_engine.audit import Act
 from sync_engine.batch import epoch_from_wire, epoch_to_wire
 from sync_engine.certificates import Certified, verify_node_path
 from sync_engine.errors import BadCertificate, Cloned, LocalFault, Malformed, NotCertifiedYet
-from sync_engine.frames import Statement
+from sync_engine.frames import Statement, statement_from_wire, statement_to_wire
 from sync_engine.handover import check_request, key_hash
 from sync_engine.names import parent_of
 from sync_engine.statements import HANDOVER, Handover, body_of
@@ -100,7 +100,7 @@ async def request_of(node: Node) -> bytes:
             node_request=waiting.node_request,
             ca_request=waiting.ca_request,
             epoch=epoch_to_wire(waiting.epoch),
-            handover=sync_pb2.Statement(tag=said.tag, body=said.body, signature=said.signature),
+            handover=statement_to_wire(said),
         )
     wire.software = f"dongbo {__version__}"
     return wire.SerializeToString()
@@ -139,7 +139,7 @@ async def _go_on(node: Node, path: tuple[bytes, ...], ca_certificate: bytes, sai
 def _adopt(connection: Connection, context: Context, path: tuple[bytes, ...], said: sync_pb2.Statement) -> None:
     certified = keep_path(connection, path, context.tree_id)
     if said.body:
-        keep(connection, context, _statement(said))
+        keep(connection, context, statement_from_wire(said))
     mark_mine(connection, certified)
 
 
@@ -211,7 +211,7 @@ def _answer(
         if key_hash(key) != key_hash(caller.public_key):
             raise BadCertificate("a new key needs a new epoch")
     else:
-        check_request(_statement(wire.handover), caller, epoch, key, context.tree_id)
+        check_request(statement_from_wire(wire.handover), caller, epoch, key, context.tree_id)
         known, answered = path_of(connection, caller.unit, epoch), answer_to(connection, caller.unit, epoch)
         if known is not None and answered is not None:
             if key_hash(verify_node_path(known, context.tree_id).public_key) == key_hash(key):
@@ -270,7 +270,7 @@ def certify(
         return None
     keep_path(connection, path, context.tree_id)
     if wire.handover.body:
-        keep(connection, context, _statement(wire.handover))
+        keep(connection, context, statement_from_wire(wire.handover))
     name = name_of(connection, unit) or unit
     made = sync_pb2.EnrolResponse(unit=unit, name=name, node_path=path, ca_certificate=ca).SerializeToString()
     note_asked(connection, context, asked, made)
@@ -294,10 +294,6 @@ def _signed(keys: KeyStore, unit: UnitPath, epoch: Epoch, key: ec.EllipticCurveP
     )
     body = body_of(said)
     return Statement(HANDOVER, body, keys.signer()(HANDOVER, body))
-
-
-def _statement(wire: sync_pb2.Statement) -> Statement:
-    return Statement(wire.tag, wire.body, wire.signature)
 
 
 def _judge_named(connection: Connection, _context: Context, said: Handover) -> None:
@@ -324,7 +320,7 @@ def keep_vouched(connection: Connection, context: Context, granted: Granted) -> 
     Raises a RemoteFault."""
     if granted.signer_path:
         keep_path(connection, tuple(granted.signer_path), context.tree_id)
-        keep(connection, context, _statement(granted.handover))
+        keep(connection, context, statement_from_wire(granted.handover))
 
 
 def meet(connection: Connection, context: Context, keys: KeyStore, caller: Certified) -> None:

@@ -18,7 +18,7 @@ from conflict.values import Epoch, UnitPath
 from sync_engine.batch import epoch_from_wire, epoch_to_wire
 from sync_engine.certificates import PATH_CERTIFICATES_MAX
 from sync_engine.errors import BadName, RemoteFault
-from sync_engine.frames import Statement
+from sync_engine.frames import Statement, statement_from_wire, statement_to_wire
 from sync_engine.names import check_unit, is_name
 from sync_engine.statements import KEM_KEY_BYTES, KEMS
 from sync_engine.wire import guard
@@ -134,7 +134,7 @@ def encode_grant(grant: Grant) -> bytes:
     return bundle_pb2.Grant(
         request=grant.request,
         response=grant.response,
-        carry=sync_pb2.Statement(tag=grant.carry.tag, body=grant.carry.body, signature=grant.carry.signature),
+        carry=statement_to_wire(grant.carry),
         carry_path=grant.carry_path,
     ).SerializeToString()
 
@@ -146,8 +146,7 @@ def parse_grant(data: bytes) -> Grant:
         wire = bundle_pb2.Grant.FromString(data)
     except (DecodeError, RemoteFault) as error:
         raise NoGrant("this grant is damaged") from error
-    said = Statement(wire.carry.tag, wire.carry.body, wire.carry.signature)
-    return Grant(wire.request, wire.response, said, tuple(wire.carry_path))
+    return Grant(wire.request, wire.response, statement_from_wire(wire.carry), tuple(wire.carry_path))
 
 
 def parse_response(response: bytes) -> sync_pb2.EnrolResponse:
