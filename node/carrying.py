@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -63,6 +63,9 @@ class Written(Protocol):
     def parts(self) -> int: ...
 
     def frames(self) -> Iterator[bytes]: ...
+
+
+T = TypeVar("T", bound=Written)
 
 
 @dataclass(slots=True)
@@ -197,7 +200,7 @@ async def take_in(node: Node, bundles: Sequence[Written], desk: Desk, tell: Tell
             break
         for path in answer.files:  # a new life began meanwhile, and the answer does not ask for its certificate
             path.unlink()
-    return Imported(sender, summary, answer, newest is not None, _missing(bundles))
+    return Imported(sender, summary, answer, newest is not None, missing_parts(bundles))
 
 
 async def exchange_all(
@@ -210,7 +213,7 @@ async def exchange_all(
 ) -> tuple[Summary, Exported]:
     """One session with all that one neighbour has sent, of which ``newest`` tells what it says last, if any does."""
     sender = header.recipient
-    words = [each for each in bundles if newest is not None and each.header.number == newest.number]
+    words = parts_of(bundles, newest)
     heads = await node.database.read(carried.named_heads, sender, link_of(node.context.unit, sender))
     answers = NOBODY if newest is None else newest.heard
     done = await exchange(node, sender, _said(bundles, words, heads), header, desk, answers, tell)
@@ -307,15 +310,25 @@ def _at_its_end(named: HeadsFrame, receipt: Receipt) -> HeadsFrame:
     return replace(named, heads=tuple(sorted((*rest, *body.heads))))
 
 
-def _missing(bundles: Sequence[Written]) -> list[str]:
+def parts_of(bundles: Sequence[T], newest: BundleHeader | None) -> list[T]:
+    """The files of the bundle that is news. A life counts anew where its database was restored."""
+    return [each for each in bundles if newest is not None and _bundle_of(each) == (newest.epoch, newest.number)]
+
+
+def missing_parts(bundles: Sequence[Written]) -> list[str]:
     """Which parts are not here, of each bundle of which some are."""
-    found: dict[int, set[int]] = {}
-    parts: dict[int, int] = {}
+    found: dict[tuple[Epoch, int], set[int]] = {}
+    parts: dict[tuple[Epoch, int], int] = {}
     for each in bundles:
-        found.setdefault(each.header.number, set()).add(each.header.part)
-        parts[each.header.number] = each.parts
+        found.setdefault(_bundle_of(each), set()).add(each.header.part)
+        parts[_bundle_of(each)] = each.parts
     return [
-        f"{number}: {', '.join(str(part) for part in range(1, parts[number] + 1) if part not in here)}"
-        for number, here in sorted(found.items())
-        if len(here) < parts[number]
+        f"{one[1]}: {', '.join(str(part) for part in range(1, parts[one] + 1) if part not in here)}"
+        for one, here in sorted(found.items(), key=lambda each: each[0][::-1])
+        if len(here) < parts[one]
     ]
+
+
+def _bundle_of(part: Written) -> tuple[Epoch, int]:
+    """Which of its sender's bundles a file belongs to."""
+    return part.header.epoch, part.header.number

@@ -12,7 +12,7 @@ repeats what it said last, and ``import`` one with a peer that says all that a f
 from __future__ import annotations
 
 from conflict.values import Head
-from sync_engine.errors import LimitExceeded
+from sync_engine.errors import LimitExceeded, Malformed
 from sync_engine.exchange import Effect, Exchange, Finish, PeerHeard, PeerRefused, Send, Store
 from sync_engine.frames import Ack, Chain, Credit, Done, Frame, Hello, Refusal
 
@@ -70,6 +70,8 @@ class CarriedExchange(Exchange):
         """For a peer that is not heard now its last receipt speaks, which names heads alone."""
 
     def _on_hello(self, theirs: Hello) -> list[Effect]:
+        if self.peer_hello is not None:
+            raise Malformed("a bundle introduces its sender twice")
         self._meet(theirs)
         return [PeerHeard(theirs)]
 

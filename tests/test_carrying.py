@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from conflict.values import Epoch, UnitPath
+from node.carrying import missing_parts, parts_of
 from node.commands.trust import revoke
+from sync_engine.bundle import NOBODY, BundleHeader
 from sync_engine.errors import Revoked
 from tests.lives import Family, assert_equal, assert_proven
 from tests.sticks import Sticks
@@ -197,3 +202,24 @@ async def test_a_bundle_of_a_revoked_unit_is_refused_whole(family: Family, stick
     with pytest.raises(Revoked, match="has ended this key"):
         await sticks.take(P, there)
     assert family.sql(P, "SELECT count(*) FROM member") == [(0,)]
+
+
+@dataclass
+class File:
+    """A part of a bundle, of which nothing but its header matters."""
+
+    header: BundleHeader
+    parts: int = 1
+
+    def frames(self) -> Iterator[bytes]:
+        return iter(())
+
+
+def test_two_lives_of_a_sender_number_their_bundles_alike() -> None:
+    """An old image counts from where it was: what the life before said is no part of what the present one says."""
+    left = BundleHeader(b"", UnitPath(D), Epoch("a" * 16), UnitPath(P), NOBODY, 7, 1, 0, 0, ())
+    present = replace(left, epoch=Epoch("b" * 16), part=2)
+    files = [File(left), File(present, parts=2)]
+    assert parts_of(files, present) == [files[1]]
+    assert parts_of(files, None) == []
+    assert missing_parts(files) == ["7: 1"]

@@ -23,6 +23,7 @@ from node.storage.certificates import is_accepted, path_of
 from node.storage.certifications import waiting
 from sync_engine.batch import epoch_to_wire
 from sync_engine.errors import BadCertificate, BadSignature, Cloned, LinkFault, NotCertifiedYet, RemoteFault, Revoked
+from sync_engine.frames import statement_from_wire
 from sync_engine.handover import key_hash
 from sync_engine.statements import HANDOVER, Handover, body_of, parse
 from tests.lives import Family
@@ -94,7 +95,7 @@ async def test_a_clock_that_is_behind_does_not_make_what_led_to_a_key_its_follow
     child.context.now_ms = lambda: 5
     request = await renewal.request_of(child)
     await renewal.install(child, request, await ask(child, parent, request))
-    said = parse(renewal._statement(sync_pb2.RenewRequest.FromString(request).handover))
+    said = parse(statement_from_wire(sync_pb2.RenewRequest.FromString(request).handover))
     assert said.time_ms > max(each for (each,) in family.sql(P, "SELECT time FROM _statement WHERE signer = ?", P))
     life = child.context.epoch
     await family.rounds(2)
